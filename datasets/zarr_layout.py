@@ -1,0 +1,111 @@
+"""The layout on disk, zarr format 3: `data/<key>` (T, ...), `meta/episode_ends` (E,), `meta/final/<key>` (E, ...).
+
+The group's attributes are the set's: schema version, specs, fps, source, licence. A chunk is a run of whole rows,
+and every chunk is a file, also one of zeros: a file that went missing is noticed instead of read as zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ..errors import UserError
+from ..experiments.files import atomic_folder
+from .episodes import SCHEMA, Episodes
+
+CHUNK_BYTES = 2**20
+RAW: dict[str, Any] = {"compressors": None, "filters": None}
+
+
+def write(path: str | Path, episodes: Episodes) -> None:
+    """Write a set, whole or not at all."""
+    with atomic_folder(path) as folder:
+        group = create_group(folder, episodes.attrs)
+        for key, value in episodes.data.items():
+            create_array(group, f"data/{key}", value.shape, value.dtype)[:] = value
+        for key, value in episodes.final.items():
+            create_array(group, f"meta/final/{key}", value.shape, value.dtype)[:] = value
+        create_array(group, "meta/episode_ends", episodes.ends.shape, episodes.ends.dtype)[:] = episodes.ends
+
+
+def create_group(folder: Path, attrs: Mapping[str, Any]) -> zarr.Group:
+    """A new root group with a set's attributes."""
+    return zarr.open_group(folder, mode="w", zarr_format=3, attributes={**attrs, "schema": SCHEMA})
+
+
+def create_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype, **codecs: Any
+) -> zarr.Array:
+    """A new array of about `CHUNK_BYTES` a chunk; `codecs` replace zarr's own compression (see `RAW`)."""
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    chunks = (max(1, CHUNK_BYTES // row_bytes), *shape[1:])
+    return group.create_array(
+        name, shape=shape, chunks=chunks, dtype=dtype, config={"write_empty_chunks": True}, **codecs
+    )
+
+
+def read(path: str | Path) -> Episodes:
+    """Read a set back.
+
+    Raises:
+        UserError: where `path` is no set of ours, is of a newer version, or is damaged.
+    """
+    path = Path(path)
+    try:
+        group = zarr.open_group(path, mode="r")
+        attrs = dict(group.attrs)
+        _check_schema(path, attrs)
+        ends = _rows(path, group, "meta/episode_ends", None)
+        steps = int(ends[-1]) if len(ends) else 0
+        data = {key: _rows(path, group, f"data/{key}", steps) for key in _keys(group, "data")}
+        final = {
+            key: _rows(path, group, f"meta/final/{key}", len(ends)) for key in _keys(group, "meta/final")
+        }
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file makes zarr and its codecs raise
+        raise UserError(f"{path} cannot be read as a dataset: {_first_line(error)}") from error
+    return Episodes(data, ends, attrs, final)
+
+
+def _check_schema(path: Path, attrs: Mapping[str, Any]) -> None:
+    schema = attrs.get("schema")
+    if not isinstance(schema, int):
+        raise UserError(
+            f"{path} is a zarr folder but not a dataset of noisepilot: its attributes name no schema"
+        )
+    if schema > SCHEMA:
+        raise UserError(
+            f"{path} was written by a newer noisepilot (schema {schema} > {SCHEMA}): upgrade to read it"
+        )
+
+
+def _keys(group: zarr.Group, name: str) -> list[str]:
+    child = group.get(name)
+    return sorted(child.array_keys()) if isinstance(child, zarr.Group) else []
+
+
+def _rows(path: Path, group: zarr.Group, name: str, count: int | None) -> np.ndarray:
+    # `count` may be less than the array holds: rows of an episode that was never committed.
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        raise UserError(f"{path} is damaged: '{name}' is missing; restore it or collect again")
+    count = array.shape[0] if count is None else count
+    if array.shape[0] < count:
+        raise UserError(f"{path} is damaged: '{name}' has {array.shape[0]} of {count} rows")
+    tail = ["0"] * (array.ndim - 1)
+    for chunk in range(-(-count // array.chunks[0])):
+        file = path.joinpath(*name.split("/"), "c", str(chunk), *tail)
+        if not file.is_file():
+            raise UserError(
+                f"{path} is damaged: {file.relative_to(path)} is missing; restore it or collect again"
+            )
+    return np.asarray(array[:count])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

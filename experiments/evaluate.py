@@ -1,0 +1,198 @@
+"""Evaluation: a fixed list of seeds, every episode run to its end and counted once.
+
+An episode's start and its noise are fixed by its seed alone, so the ledger does not depend on the number of slots or
+on which slot took which seed (up to the rounding of batched matrix products), and two policies can be compared
+episode by episode. N slots, n executed actions, K denoising steps, H horizon, A action dim.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..envs.core import Step
+from ..errors import UserError
+from ..spec import EnvSpec, PolicySpec
+from .history import History
+from .ledger import Ledger
+
+NOISE_STREAM = 0x6E6F6973
+"""keeps the policy's noise independent of the environment's own draws from the same seed"""
+
+
+class Actor(Protocol):
+    """What evaluation needs of a policy."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes, horizon and executed steps."""
+        ...
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """(K+1, H, A): Gaussian numbers that one decision consumes."""
+        ...
+
+    def act(
+        self, obs: Mapping[str, Tensor], noise: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Observations name -> (B, T, ...) and noise (B, K+1, H, A) to actions (B, H, A), physical units."""
+        ...
+
+
+class Env(Protocol):
+    """The part of a vector environment that evaluation drives; see `envs/core.py` for the meaning of a Step."""
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(self, seeds: Sequence[int], slots: Sequence[int] | None = None) -> Mapping[str, Tensor]:
+        """Start episodes in `slots`, one seed each."""
+        ...
+
+    def step(self, action: Tensor) -> Step:
+        """Execute (N, n, A)."""
+        ...
+
+
+def evaluate(
+    actor: Actor,
+    env: Env,
+    seeds: Iterable[int],
+    *,
+    n_action_steps: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Ledger:
+    """Run one episode per seed and record it.
+
+    Args:
+        actor: the policy, on the device of the environment's tensors.
+        env: N slots; they take seeds from a queue as they become free.
+        seeds: one per episode, each once.
+        n_action_steps: actions executed per decision; None: what the policy was made for.
+        progress: called with (episodes finished, episodes in all) after every decision.
+
+    Raises:
+        UserError: for no or repeated seeds, or a policy made for other observations or actions.
+    """
+    seeds = _checked(seeds)
+    actor.spec.check_env(env.spec)
+    n = n_action_steps or actor.spec.n_action_steps
+    if n > actor.spec.horizon:
+        raise UserError(f"n_action_steps {n} exceeds the policy's horizon {actor.spec.horizon}: execute fewer")
+    started = time.perf_counter()
+    episodes = _Episodes(seeds, env)
+    history = History(actor.spec.n_obs_steps)
+    history.reset(env.reset(episodes.first_seeds()))
+    while episodes.running:
+        noise = torch.from_numpy(episodes.noise(actor.noise_shape)).to(env.spec.device)
+        with torch.no_grad():
+            action = actor.act(history.obs, noise=noise)[:, :n]
+        step = env.step(action)
+        history.push_chunk(step)
+        free = episodes.record(step)
+        if free:
+            history.reset(env.reset(episodes.take(free), free), free)
+        if progress is not None:
+            progress(episodes.finished, len(seeds))
+    return episodes.ledger(n_action_steps=n, wall_s=time.perf_counter() - started)
+
+
+class _Episodes:
+    """Which slot runs which episode, and what each episode has earned so far."""
+
+    def __init__(self, seeds: list[int], env: Env) -> None:
+        self.seeds = seeds
+        self.spec = env.spec
+        self.row = np.full(env.num_envs, -1)  # episode of a slot; -1: idle
+        self.row[: len(seeds)] = np.arange(min(len(seeds), env.num_envs))
+        self.taken = min(len(seeds), env.num_envs)
+        self.finished = 0
+        self.rng: dict[int, np.random.Generator] = {}  # by episode
+        self.returns = np.zeros(len(seeds))
+        self.length = np.zeros(len(seeds), dtype=np.int64)
+        self.goal = np.full(len(seeds), -1)  # environment steps until success was first raised
+
+    @property
+    def running(self) -> bool:
+        return self.finished < len(self.seeds)
+
+    def first_seeds(self) -> list[int]:
+        # Slots without an episode are reset too (a slot must be somewhere) and then ignored.
+        return [self.seeds[max(row, 0)] for row in self.row]
+
+    def take(self, free: list[int]) -> list[int]:
+        """Seeds of the episodes that start in the `free` slots."""
+        rows = np.arange(self.taken, self.taken + len(free))
+        self.row[free] = rows
+        self.taken += len(free)
+        return [self.seeds[row] for row in rows]
+
+    def noise(self, shape: tuple[int, ...]) -> np.ndarray:
+        """(N, K+1, H, A) float32, each running episode's part from its own generator; idle slots get zeros."""
+        noise = np.zeros((len(self.row), *shape), dtype=np.float32)
+        for slot in np.flatnonzero(self.row >= 0):
+            row = int(self.row[slot])
+            if row not in self.rng:
+                self.rng[row] = noise_generator(self.seeds[row])
+            self.rng[row].standard_normal(out=noise[slot], dtype=np.float32)
+        return noise
+
+    def record(self, step: Step) -> list[int]:
+        """Add a step's rewards; returns the slots that shall start the next episodes."""
+        slots = np.flatnonzero(self.row >= 0)
+        rows = self.row[slots]
+        valid = _numpy(step.valid)[slots]
+        if "success" in step.signals:
+            raised = (_numpy(step.signals["success"])[slots] > 0) & valid
+            fresh = raised.any(1) & (self.goal[rows] < 0)
+            self.goal[rows[fresh]] = (self.length[rows] + raised.argmax(1) + 1)[fresh]
+        self.returns[rows] += np.where(valid, _numpy(step.reward)[slots].astype(float), 0.0).sum(1)
+        self.length[rows] += valid.sum(1)
+        ended = slots[_numpy(step.ended)[slots]]
+        for row in self.row[ended]:
+            del self.rng[int(row)]
+        self.row[ended] = -1
+        self.finished += len(ended)
+        return ended[: len(self.seeds) - self.taken].tolist()
+
+    def ledger(self, *, n_action_steps: int, wall_s: float) -> Ledger:
+        hz = self.spec.control_hz
+        reached = self.goal >= 0
+        known = "success" in self.spec.signals
+        return Ledger(
+            env=self.spec.id,
+            env_kwargs=dict(self.spec.kwargs),
+            reference=self.spec.reference,
+            seed=np.array(self.seeds, dtype=np.int64),
+            returns=self.returns,
+            length=self.length,
+            success=reached.astype(float) if known else np.full(len(self.seeds), np.nan),
+            time_s=self.length / hz,
+            goal_s=np.where(reached, self.goal / hz, np.nan),
+            n_action_steps=n_action_steps,
+            wall_s=wall_s,
+        )
+
+
+def noise_generator(seed: int) -> np.random.Generator:
+    """The source of an episode's noise, fixed by the episode's seed."""
+    return np.random.Generator(np.random.PCG64([NOISE_STREAM, seed]))
+
+
+def _checked(seeds: Iterable[int]) -> list[int]:
+    seeds = [int(seed) for seed in seeds]
+    if not seeds:
+        raise UserError("no seeds to evaluate: ask for at least one episode")
+    if len(set(seeds)) < len(seeds):
+        raise UserError("a seed occurs twice: every seed is one episode, give each once")
+    return seeds
+
+
+def _numpy(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy()

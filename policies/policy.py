@@ -1,0 +1,255 @@
+"""A policy: a network on a Gaussian path with a sampler, its normaliser inside.
+
+Everything outside sees (observation, noise) -> action chunk. Inside, chunks are normalised to [-1, 1].
+Shapes: B batch, T observations, F features, H horizon, A action dim, K steps, S stored transitions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..shapes import Float, Int
+from ..spec import ArraySpec, PolicySpec
+from .network import MLP
+from .normalizer import Normalizer
+from .path import CosinePath, LinearPath, Predicts, training_target
+from .sampler import Chain, Sampler, Step, Stochastic, Transitions, denoise, normal_log_prob, sample_chain
+
+ACTION = "action"
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """What a policy is made of; sizes of observations and actions come from the environment or the data."""
+
+    network: MLP = field(default_factory=MLP)
+    path: CosinePath | LinearPath = field(default_factory=CosinePath)
+    sampler: Sampler = field(default_factory=Sampler)
+    predicts: Predicts = "eps"
+    """what the network's output means"""
+    horizon: int = 4
+    n_action_steps: int = 4
+    n_obs_steps: int = 1
+    tuned_from: float = 0.0
+    """time from which the tuned network acts; earlier steps belong to a frozen copy. Set by fine-tuning"""
+
+    def spec(
+        self, obs: Mapping[str, ArraySpec], action: ArraySpec, control_hz: float = 0.0, env: str = ""
+    ) -> PolicySpec:
+        """The policy's specification for these observations and actions."""
+        return PolicySpec(obs, action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz, env)
+
+
+@dataclass(frozen=True)
+class Context:
+    """An encoded observation: made once per decision, shared by all its denoising steps."""
+
+    features: Float[Tensor, "B F"]
+    """normalised observations, flat; what critics see"""
+    condition: Float[Tensor, "B C"]
+    """what the network conditions on"""
+
+    def repeat(self, times: int) -> Context:
+        """Each row `times` times, in place."""
+        return Context(self.features.repeat_interleave(times, 0), self.condition.repeat_interleave(times, 0))
+
+
+class Policy(nn.Module):
+    """An actor with its inside open. `network` acts from `tuned_from` on, a frozen `prefix` before it."""
+
+    def __init__(self, config: PolicyConfig, spec: PolicySpec) -> None:
+        super().__init__()
+        config.path.check_predicts(config.predicts)
+        self.config, self.spec = config, spec
+        self.normalizer = Normalizer({**spec.obs, ACTION: spec.action})
+        features = spec.n_obs_steps * sum(s.dim for s in spec.obs.values())
+        self.network = config.network.build(features, spec.horizon, spec.action.dim)
+        self.prefix = copy.deepcopy(self.network).requires_grad_(False) if config.tuned_from > 0 else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self.parameters()).dtype
+
+    # Observations
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Context:
+        """Normalise and flatten physical observations, name -> (B, T, ...).
+
+        Raises:
+            UserError: for a missing observation or another shape.
+        """
+        parts = []
+        for name, spec in self.spec.obs.items():
+            if name not in obs:
+                raise UserError(f"observation '{name}' is missing: the policy expects {list(self.spec.obs)}")
+            expected = (self.spec.n_obs_steps, *spec.shape)
+            if tuple(obs[name].shape[1:]) != expected:
+                raise UserError(f"observation '{name}' has shape {tuple(obs[name].shape)}, expected (B, *{expected})")
+            parts.append(self.normalizer.normalize(name, obs[name]).flatten(1))
+        return self.context(torch.cat(parts, 1))
+
+    def context(self, features: Float[Tensor, "B F"]) -> Context:
+        """Condition on features that are normalised already."""
+        return Context(features, self.network.condition(features))
+
+    # The chain
+
+    def transitions(self, eta: float | None = None) -> Transitions:
+        """The sampler's transitions, or those of another eta."""
+        c, s = self.config, self.config.sampler
+        return Transitions(c.path, c.predicts, s.steps, s.eta if eta is None else eta, s.clip_data)
+
+    @property
+    def first_tuned(self) -> int:
+        """Index of the first transition that the tuned network makes."""
+        return int((self.transitions().t[:-1] < self.config.tuned_from - 1e-9).sum())
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """Shape of the noise of one decision: the initial draw and, unless deterministic, one per step."""
+        sampler = self.config.sampler
+        return (1 if sampler.deterministic else 1 + sampler.steps, self.spec.horizon, self.spec.action.dim)
+
+    def noise(
+        self, batch: int, generator: torch.Generator | None = None, *, steps: bool | None = None
+    ) -> Float[Tensor, "B N H A"]:
+        """Standard normal noise for whole chains; `steps` forces the draws per step in or out."""
+        n, horizon, dim = self.noise_shape
+        if steps is not None:
+            n = 1 + self.config.sampler.steps if steps else 1
+        return torch.randn(batch, n, horizon, dim, generator=generator, device=self.device, dtype=self.dtype)
+
+    def _times(self) -> Float[Tensor, "K"]:
+        inputs = self.config.path.time_input(self.transitions().t[:-1])
+        return torch.as_tensor(inputs, device=self.device, dtype=self.dtype)
+
+    def _step(self, context: Context) -> Step:
+        times = self._times()
+        tuned = self.network.fold(self.network.time_embedding(times), context.condition)
+        if self.prefix is None:
+            return tuned
+        frozen = self.prefix.fold(self.prefix.time_embedding(times), self.prefix.condition(context.features))
+        first = self.first_tuned
+        return lambda k, x: frozen(k, x) if k < first else tuned(k, x)
+
+    def sample(
+        self,
+        context: Context,
+        noise: Float[Tensor, "B N H A"],
+        *,
+        start: int = 0,
+        stochastic: Stochastic | None = None,
+    ) -> Chain:
+        """Walk chains from `noise`, keeping latents from transition `start` on.
+
+        With `stochastic` every stored transition has a positive std and a log-prob, and `noise` needs a draw per step.
+        """
+        self._check_noise(noise, needs_steps=stochastic is not None or not self.config.sampler.deterministic)
+        transitions = self.transitions(stochastic.eta if stochastic else None)
+        clip = self.config.sampler.noise_clip
+        step = self._step(context)
+        return sample_chain(step, transitions, noise, start=start, noise_clip=clip, stochastic=stochastic)
+
+    def score(self, context: Context, chain: Chain, stochastic: Stochastic) -> Float[Tensor, "B S H A"]:
+        """Log-probs of a stored chain under the tuned network: one call, transitions folded into the batch."""
+        batch, stored = chain.x.shape[0], chain.x.shape[1] - 1
+        k = torch.arange(chain.start, chain.start + stored, device=chain.x.device).repeat(batch)
+        x, x_next = chain.x[:, :-1].flatten(0, 1), chain.x[:, 1:].flatten(0, 1)
+        return self.log_prob(context.repeat(stored), x, x_next, k, stochastic).unflatten(0, (batch, stored))
+
+    def log_prob(
+        self,
+        context: Context,
+        x: Float[Tensor, "B H A"],
+        x_next: Float[Tensor, "B H A"],
+        k: Int[Tensor, "B"],
+        stochastic: Stochastic,
+    ) -> Float[Tensor, "B H A"]:
+        """Log-density of transitions x -> x_next, one transition index per row, by the tuned network.
+
+        Raises:
+            UserError: if a row belongs to the frozen prefix.
+        """
+        times = self.network.time_embedding(self._times())[k]
+        output = self.network(x, times, context.condition)
+        transitions = self.transitions(stochastic.eta)
+        std = torch.as_tensor(transitions.floored(stochastic.min_score_std), device=x.device, dtype=x.dtype)
+        return normal_log_prob(x_next, transitions.mean(output, x, k), std[k][:, None, None])
+
+    # Training
+
+    def loss(
+        self, context: Context, data: Float[Tensor, "B H A"], t: Float[Tensor, "B"], noise: Float[Tensor, "B H A"]
+    ) -> Float[Tensor, "B"]:
+        """Squared error of the prediction at time t, per sample; `data` is normalised."""
+        alpha, sigma = (c.to(data.dtype)[:, None, None] for c in self.config.path.alpha_sigma_tensor(t))
+        times = self.network.time_embedding(self.config.path.time_input(t).to(data.dtype))
+        output = self.network(alpha * data + sigma * noise, times, context.condition)
+        return (output - training_target(self.config.predicts, data, noise)).square().mean((1, 2))
+
+    # Acting
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: Mapping[str, Tensor],
+        noise: Float[Tensor, "B N H A"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B H A"]:
+        """Physical action chunks for physical observations, name -> (B, T, ...)."""
+        context = self.encode({name: value.to(self.device) for name, value in obs.items()})
+        if noise is None:
+            noise = self.noise(len(context.features), generator)
+        return self.forward(context.features, noise)
+
+    def forward(self, features: Float[Tensor, "B F"], noise: Float[Tensor, "B N H A"]) -> Float[Tensor, "B H A"]:
+        """The whole chain from normalised features and noise to physical actions; what is compiled and exported."""
+        self._check_noise(noise, needs_steps=not self.config.sampler.deterministic)
+        step = self._step(self.context(features))
+        action = denoise(step, self.transitions(), noise.to(self.dtype), self.config.sampler.noise_clip)
+        return self.normalizer.denormalize(ACTION, action)
+
+    def _check_noise(self, noise: Tensor, *, needs_steps: bool) -> None:
+        n, horizon, dim = (1 + self.config.sampler.steps if needs_steps else 1, *self.noise_shape[1:])
+        if noise.dim() != 4 or noise.shape[1] < n or tuple(noise.shape[2:]) != (horizon, dim):
+            raise UserError(f"noise has shape {tuple(noise.shape)}, expected (B, {n}, {horizon}, {dim})")
+
+    # Variants of the same weights
+
+    def with_sampler(self, sampler: Sampler) -> Policy:
+        """A policy that shares these weights and walks the path otherwise."""
+        other = copy.copy(self)
+        other.config = replace(self.config, sampler=sampler)
+        other.transitions()  # validates the number of steps
+        return other
+
+    def split(self, finetune_steps: int) -> Policy:
+        """A copy whose last `finetune_steps` denoising steps can be tuned; the earlier ones stay frozen.
+
+        Raises:
+            UserError: unless 1 <= finetune_steps <= K.
+        """
+        steps = self.config.sampler.steps
+        if not 1 <= finetune_steps <= steps:
+            raise UserError(f"finetune_steps {finetune_steps} must lie between 1 and the sampler's steps {steps}")
+        tuned_from = float(self.transitions().t[steps - finetune_steps]) if finetune_steps < steps else 0.0
+        if self.prefix is not None:
+            raise UserError("this policy is fine-tuned already: fine-tune it further with --resume, or start from its base")
+        policy = Policy(replace(self.config, tuned_from=tuned_from), self.spec).to(self.device, self.dtype)
+        policy.network.load_state_dict(self.network.state_dict())
+        policy.normalizer.load_state_dict(self.normalizer.state_dict())
+        if policy.prefix is not None:
+            policy.prefix.load_state_dict(self.network.state_dict())
+        return policy

@@ -1,0 +1,82 @@
+"""A policy on disk: a folder of `config.json` and `model.safetensors`. Loading needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from ..config import from_dict, to_dict
+from ..errors import UserError
+from ..files import atomic_folder
+from .policy import Policy
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_policy(policy: Policy, folder: str | Path, provenance: dict[str, Any] | None = None) -> Path:
+    """Write a policy; a folder that stands there is replaced in one step.
+
+    Raises:
+        UserError: if the normaliser was never fitted, or the folder cannot be written.
+    """
+    policy.normalizer.require_fitted()
+    config = {
+        "format": FORMAT,
+        "config": to_dict(policy.config),
+        "spec": to_dict(policy.spec),
+        "provenance": provenance or {},
+    }
+    tensors = {name: value.contiguous() for name, value in policy.state_dict().items()}
+    with atomic_folder(folder, replace=True) as new:
+        (new / CONFIG).write_text(json.dumps(config, indent=1))
+        safetensors.torch.save_file(tensors, new / WEIGHTS)
+    return Path(folder)
+
+
+def load_policy(folder: str | Path, device: str | torch.device | None = None) -> Policy:
+    """Read a policy back, ready to act.
+
+    Raises:
+        UserError: if files are missing, corrupt, newer than this version, or lack a normaliser.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    policy = Policy(from_dict(config["config"]), from_dict(config["spec"]))
+    try:
+        tensors = safetensors.torch.load_file(folder / WEIGHTS)
+        policy.load_state_dict(tensors)
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no {WEIGHTS}: copy the whole policy folder") from None
+    except SafetensorError as error:
+        raise UserError(f"{folder / WEIGHTS} is corrupt ({error}): copy it again or use another checkpoint") from None
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+        raise UserError(f"{folder / WEIGHTS} does not fit its {CONFIG}: {' '.join(lines)}") from None
+    policy.normalizer.require_fitted()
+    return policy.to(device or default_device()).eval()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The parsed `config.json` of a policy folder."""
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a policy: it has no {CONFIG}") from None
+    except ValueError as error:
+        raise UserError(f"{folder / CONFIG} is not JSON ({error}): copy it again or use another checkpoint") from None
+    if not isinstance(config, dict) or not {"format", "config", "spec"} <= config.keys():
+        raise UserError(f"{folder / CONFIG} does not describe a policy: it needs format, config and spec")
+    if config["format"] > FORMAT:
+        raise UserError(f"{folder} was written in format {config['format']}, newer than {FORMAT}: update noisepilot")
+    return config
+
+
+def default_device() -> torch.device:
+    """CUDA when there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,27 @@
+"""Official weights under our names, and fixture access."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from noisepilot.policies.dppo_weights import rename
+
+
+class Fixture:
+    """One file of official numbers."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.arrays = np.load(folder / "parity" / f"{name}.npz", allow_pickle=False)
+
+    def set(self, key: str):
+        value = self.arrays[f"set.{key}"]
+        return tuple(value.tolist()) if value.ndim else value.item()
+
+    def tensor(self, key: str, dtype=torch.float64) -> torch.Tensor:
+        value = torch.from_numpy(np.asarray(self.arrays[key]))
+        return value.to(dtype) if value.is_floating_point() else value
+
+    def weights(self, part: str, prefix: str = "w", dtype=torch.float64) -> dict[str, torch.Tensor]:
+        start = f"{prefix}.{part}."
+        return {rename(k.removeprefix(start)): self.tensor(k, dtype) for k in self.arrays.files if k.startswith(start)}
