@@ -15,13 +15,14 @@ from pathlib import Path
 
 from .errors import UserError
 
-_FIXES = {
-    errno.ENOSPC: "free some space or choose another disk",
-    errno.EDQUOT: "free some of your quota or choose another disk",
-    errno.EACCES: "choose a folder you may write to",
-    errno.EPERM: "choose a folder you may write to",
-    errno.EROFS: "choose a folder you may write to",
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another disk",
+    errno.EDQUOT: "the quota is used up; free some space or choose another disk",
+    errno.EACCES: "no permission; choose a folder you may write to",
+    errno.EPERM: "no permission; choose a folder you may write to",
+    errno.EROFS: "the file system is read-only; choose a folder you may write to",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another path",
+    errno.EEXIST: "a file stands where a folder is needed; choose another path",
     errno.EISDIR: "a folder stands where a file is needed; choose another path",
 }
 
@@ -76,7 +77,7 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Append one line to a log and flush it to the disk; half a line left by a killed writer is dropped first.
+    """Append one line to a log and flush it; half a line left by a killed writer is dropped first.
 
     Raises:
         UserError: where the disk is full or the folder cannot be written.
@@ -92,14 +93,18 @@ def append_line(path: str | Path, line: str) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal into one line that names `path` and the fix."""
+def naming(path: str | Path) -> Iterator[None]:
+    """Turn the file system's refusal to write into one line that names `path` and the fix.
+
+    Raises:
+        UserError: for a full disk, a read-only or forbidden place; other errors pass unchanged.
+    """
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        fix = _FIXES.get(error.errno or 0, "choose another path")
-        raise UserError(f"cannot write {path}: {reason.lower()}; {fix}") from error
+        if error.errno not in _REASONS:
+            raise
+        raise UserError(f"cannot write {path}: {_REASONS[error.errno]}") from error
 
 
 def refuse_existing(path: Path) -> None:

@@ -5,7 +5,7 @@ Imported lazily: `noisepilot.datasets.load` pulls in numpy, `Chunks` torch, and 
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,6 @@ _HOMES = {
     "convert": "readers",
     "load": "readers",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - the table above is the list
 
 
 def __getattr__(name: str) -> Any:

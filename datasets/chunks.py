@@ -108,7 +108,7 @@ def window_rows(ends: np.ndarray, shortest: int) -> tuple[np.ndarray, np.ndarray
 
 
 def padded_rows(ends: np.ndarray, *, before: int = 0, after: int = 0) -> np.ndarray:
-    """Rows of all episodes in turn, the first repeated `before` times in front, the last `after` times behind."""
+    """Rows of all episodes, the first repeated `before` times in front, the last `after` times behind."""
     starts = np.concatenate([[0], ends[:-1]])
     counts = ends - starts + before + after
     return np.clip(_ranges(starts - before, counts), np.repeat(starts, counts), np.repeat(ends - 1, counts))

@@ -1,8 +1,8 @@
 """D4RL's HDF5 layout: observations, actions, rewards, terminals, timeouts, next_observations, all (T, ...).
 
-Fu et al. 2020, https://arxiv.org/abs/2004.07219. The file has no episode boundaries: an episode ends at a terminal,
-at a timeout, and at the end of the file. Files without timeouts end one also where an observation does not continue
-the previous step's `next_observations`.
+Fu et al. 2020, https://arxiv.org/abs/2004.07219. The file has no episode boundaries: an episode ends at a
+terminal, at a timeout, and at the end of the file. Files without timeouts end one also where an observation
+does not continue the previous step's `next_observations`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Episodes:
         return (self.episode(i) for i in range(len(self)))
 
     def next_obs(self, name: str) -> np.ndarray:
-        """(T, ...) observation after each action; an episode without a recorded final one repeats its last."""
+        """(T, ...) observation after each action; without a final one an episode repeats its last."""
         obs = self.data[OBS + name]
         shifted = np.concatenate([obs[1:], obs[-1:]])
         last = self.ends[self.lengths > 0] - 1
@@ -118,6 +118,12 @@ class Episodes:
             raise UserError(f"{self._name} has no rewards ('next.reward'): returns are unknown")
         total = np.concatenate([[0.0], np.cumsum(self.data["next.reward"], dtype=np.float64)])
         return total[self.ends] - total[self.starts]
+
+    def success_rate(self) -> float | None:
+        """Share of episodes that raised success at any step; None where success is not recorded."""
+        if "next.success" not in self.data:
+            return None
+        return float(np.mean([(episode["next.success"] > 0).any() for episode in self]))
 
     def stats(self, key: str) -> Stats:
         """Limits, moments and 1 % and 99 % quantiles of one key, in float64.

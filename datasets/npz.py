@@ -1,8 +1,8 @@
 """Numpy archives, in DPPO's layout or a plain one, read without pickle.
 
 DPPO (Ren et al. 2024, https://arxiv.org/abs/2409.00588): `states`, `actions` (T, ...), `traj_lengths` (E,),
-maybe `rewards`, `terminals`, `images`. Plain: `action` or `actions` (T, A), `episode_ends` (E,), and every other
-array of T rows is an observation of its own name (`observations/state` and `state` are both `observation.state`).
+maybe `rewards`, `terminals`, `images`. Plain: `action` or `actions` (T, A), `episode_ends` (E,), and every
+other array of T rows is an observation of its own name (`observations/state` and `state` alike).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read(path: str | Path) -> Episodes:
         UserError: for a damaged archive, missing keys, or arrays that do not fit each other.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a readable .npz of plain arrays: {error}") from error

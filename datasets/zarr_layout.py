@@ -1,7 +1,7 @@
-"""The layout on disk, zarr format 3: `data/<key>` (T, ...), `meta/episode_ends` (E,), `meta/final/<key>` (E, ...).
+"""The layout on disk: zarr 3, `data/<key>` (T, ...), `meta/episode_ends` (E,), `meta/final/<key>` (E, ...).
 
-The group's attributes are the set's: schema version, specs, fps, source, licence. A chunk is a run of whole rows,
-and every chunk is a file, also one of zeros: a file that went missing is noticed instead of read as zeros.
+The group's attributes are the set's: schema version, specs, fps, source, licence. A chunk is a run of whole
+rows, and every chunk is a file, also one of zeros: a file that went missing is noticed, not read as zeros.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 
 from ..errors import UserError
-from ..experiments.files import atomic_folder
+from ..files import atomic_folder
 from .episodes import SCHEMA, Episodes
 
 CHUNK_BYTES = 2**20
@@ -23,7 +23,7 @@ RAW: dict[str, Any] = {"compressors": None, "filters": None}
 
 def write(path: str | Path, episodes: Episodes) -> None:
     """Write a set, whole or not at all."""
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, replace=False) as folder:
         group = create_group(folder, episodes.attrs)
         for key, value in episodes.data.items():
             create_array(group, f"data/{key}", value.shape, value.dtype)[:] = value
@@ -55,36 +55,45 @@ def read(path: str | Path) -> Episodes:
         UserError: where `path` is no set of ours, is of a newer version, or is damaged.
     """
     path = Path(path)
+    group = open_group(path)
     try:
-        group = zarr.open_group(path, mode="r")
-        attrs = dict(group.attrs)
-        _check_schema(path, attrs)
         ends = _rows(path, group, "meta/episode_ends", None)
         steps = int(ends[-1]) if len(ends) else 0
-        data = {key: _rows(path, group, f"data/{key}", steps) for key in _keys(group, "data")}
-        final = {
-            key: _rows(path, group, f"meta/final/{key}", len(ends)) for key in _keys(group, "meta/final")
-        }
-    except UserError:
-        raise
-    except Exception as error:  # whatever a damaged file makes zarr and its codecs raise
-        raise UserError(f"{path} cannot be read as a dataset: {_first_line(error)}") from error
-    return Episodes(data, ends, attrs, final)
+        data = {key: _rows(path, group, f"data/{key}", steps) for key in keys(group, "data")}
+        final = {key: _rows(path, group, f"meta/final/{key}", len(ends)) for key in keys(group, "meta/final")}
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # what zarr and its codecs raise
+        raise _damaged(path, error) from error
+    return Episodes(data, ends, dict(group.attrs), final)
 
 
-def _check_schema(path: Path, attrs: Mapping[str, Any]) -> None:
-    schema = attrs.get("schema")
+def open_group(path: Path) -> zarr.Group:
+    """The root group of a set, for reading.
+
+    Raises:
+        UserError: where `path` is no set of ours, is of a newer version, or is damaged.
+    """
+    try:
+        group = zarr.open_group(path, mode="r")
+        schema = group.attrs.get("schema")
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise _damaged(path, error) from error
     if not isinstance(schema, int):
         raise UserError(
             f"{path} is a zarr folder but not a dataset of noisepilot: its attributes name no schema"
         )
     if schema > SCHEMA:
-        raise UserError(
-            f"{path} was written by a newer noisepilot (schema {schema} > {SCHEMA}): upgrade to read it"
-        )
+        raise UserError(f"{path} was written by a newer noisepilot (schema {schema} > {SCHEMA}): upgrade")
+    return group
 
 
-def _keys(group: zarr.Group, name: str) -> list[str]:
+def keys(group: zarr.Group, name: str) -> list[str]:
+    """Names of the arrays in a subgroup, which may be absent."""
     child = group.get(name)
     return sorted(child.array_keys()) if isinstance(child, zarr.Group) else []
 
@@ -107,5 +116,6 @@ def _rows(path: Path, group: zarr.Group, name: str, count: int | None) -> np.nda
     return np.asarray(array[:count])
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(f"{path} cannot be read as a dataset: {reason}; restore it or collect again")

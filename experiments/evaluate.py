@@ -1,15 +1,15 @@
 """Evaluation: a fixed list of seeds, every episode run to its end and counted once.
 
-An episode's start and its noise are fixed by its seed alone, so the ledger does not depend on the number of slots or
-on which slot took which seed (up to the rounding of batched matrix products), and two policies can be compared
-episode by episode. N slots, n executed actions, K denoising steps, H horizon, A action dim.
+An episode's start and its noise are fixed by its seed alone, so the ledger does not depend on the number
+of slots or on which slot took which seed (up to the rounding of batched matrix products), and two policies
+can be compared episode by episode. N slots, n executed actions, K denoising steps, H horizon, A action dim.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ NOISE_STREAM = 0x6E6F6973
 """keeps the policy's noise independent of the environment's own draws from the same seed"""
 
 
+@runtime_checkable
 class Actor(Protocol):
     """What evaluation needs of a policy."""
 
@@ -45,8 +46,9 @@ class Actor(Protocol):
         ...
 
 
+@runtime_checkable
 class Env(Protocol):
-    """The part of a vector environment that evaluation drives; see `envs/core.py` for the meaning of a Step."""
+    """The part of a vector environment that evaluation drives; `envs/core.py` explains a Step."""
 
     spec: EnvSpec
     num_envs: int
@@ -84,7 +86,9 @@ def evaluate(
     actor.spec.check_env(env.spec)
     n = n_action_steps or actor.spec.n_action_steps
     if n > actor.spec.horizon:
-        raise UserError(f"n_action_steps {n} exceeds the policy's horizon {actor.spec.horizon}: execute fewer")
+        raise UserError(
+            f"n_action_steps {n} exceeds the policy's horizon {actor.spec.horizon}: execute fewer"
+        )
     started = time.perf_counter()
     episodes = _Episodes(seeds, env)
     history = History(actor.spec.n_obs_steps)
@@ -134,7 +138,7 @@ class _Episodes:
         return [self.seeds[row] for row in rows]
 
     def noise(self, shape: tuple[int, ...]) -> np.ndarray:
-        """(N, K+1, H, A) float32, each running episode's part from its own generator; idle slots get zeros."""
+        """(N, K+1, H, A) float32, every running episode from its own generator; idle slots get zeros."""
         noise = np.zeros((len(self.row), *shape), dtype=np.float32)
         for slot in np.flatnonzero(self.row >= 0):
             row = int(self.row[slot])

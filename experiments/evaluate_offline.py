@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,10 +18,13 @@ from ..errors import UserError
 from .evaluate import Actor, noise_generator
 
 
+@runtime_checkable
 class Windows(Protocol):
     """Chunks of held-out episodes, see `datasets`."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of windows."""
+        ...
 
     def batch(self, indices: Any) -> Any:
         """Observations name -> (B, T, ...) as `.obs` and actions (B, H, A) as `.action`."""
@@ -35,7 +38,7 @@ class OfflineErrors:
     absolute: np.ndarray
     """(H, A) mean absolute error in physical units"""
     normalised: np.ndarray
-    """(H, A) root mean square error over the data's standard deviation: 1 is as bad as always saying the mean"""
+    """(H, A) root mean square error over the data's standard deviation: always saying the mean scores 1"""
     names: tuple[str, ...]
     """(A,) action dimensions"""
     windows: int
@@ -79,7 +82,7 @@ def evaluate_offline(actor: Actor, windows: Windows, *, batch: int = 256, seed: 
             action = actor.act(part.obs, noise=torch.from_numpy(noise).to(part.action.device))
         if action.shape != part.action.shape:
             raise UserError(
-                f"policy predicts chunks {tuple(action.shape[1:])}, data holds {tuple(part.action.shape[1:])}: "
+                f"policy predicts chunks {tuple(action.shape[1:])}, data has {tuple(part.action.shape[1:])}: "
                 "cut the windows with the policy's horizon"
             )
         wanted.append(_double(part.action))

@@ -21,9 +21,10 @@ class History:
         self.obs: dict[str, Tensor] = {}
 
     def reset(self, obs: Mapping[str, Tensor], slots: Sequence[int] | None = None) -> None:
-        """Fill with first observations (S, ...) of new episodes, repeated T times; `slots` None: all slots."""
+        """Fill with first observations (S, ...) of new episodes, repeated T times; None: all slots."""
         first = {
-            name: _single(value)[:, None].repeat_interleave(self.n_obs_steps, 1) for name, value in obs.items()
+            name: _single(value)[:, None].repeat_interleave(self.n_obs_steps, 1)
+            for name, value in obs.items()
         }
         if slots is None:
             self.obs = first
@@ -39,7 +40,8 @@ class History:
         newest = step.valid.sum(1, keepdim=True) + torch.arange(self.n_obs_steps, device=step.valid.device)
         slot = torch.arange(newest.shape[0], device=newest.device)[:, None]
         self.obs = {
-            name: torch.cat([value, _single(step.obs[name])], 1)[slot, newest] for name, value in self.obs.items()
+            name: torch.cat([value, _single(step.obs[name])], 1)[slot, newest]
+            for name, value in self.obs.items()
         }
 
 

@@ -104,8 +104,11 @@ class Ledger:
         } | {name: vars(value) for name, value in intervals.items() if value}
 
     def metrics(self, prefix: str = "eval") -> dict[str, float]:
-        """Headline numbers under the keys of metrics.jsonl; `<key>_low` and `<key>_high` are the 95 % limits."""
-        found = {f"{prefix}/mean_reward": self.return_interval(), f"{prefix}/success_rate": self.success_interval()}
+        """Headline numbers under the keys of metrics.jsonl; `<key>_low` and `<key>_high` are 95 % limits."""
+        found = {
+            f"{prefix}/mean_reward": self.return_interval(),
+            f"{prefix}/success_rate": self.success_interval(),
+        }
         values = {f"{prefix}/mean_ep_length": float(self.length.mean())}
         for key, interval in found.items():
             if interval:
@@ -114,8 +117,13 @@ class Ledger:
 
     def in_seed_order(self) -> Ledger:
         """The same episodes, sorted by seed."""
-        order = np.argsort(self.seed)
-        return replace(self, **{name: getattr(self, name)[order] for name in COLUMNS})
+        return self.at(np.sort(self.seed))
+
+    def at(self, seeds: np.ndarray) -> Ledger:
+        """The episodes of these seeds, which must be among the ledger's, in their order."""
+        by_seed = np.argsort(self.seed)
+        rows = by_seed[np.searchsorted(self.seed, seeds, sorter=by_seed)]
+        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
     def save(self, path: str | Path) -> None:
         """Write JSON; NaN becomes null."""
@@ -137,7 +145,7 @@ class Ledger:
             raise UserError(f"{path} is no evaluation: give a file written by `noisepilot eval`")
         if content.pop("schema") != SCHEMA:
             raise UserError(f"{path} was written by another version of noisepilot: evaluate again")
-        columns = {name: _to_array(name, content.pop(name)) for name in COLUMNS}
+        columns: dict[str, Any] = {name: _to_array(name, content.pop(name)) for name in COLUMNS}
         reference = content.pop("reference")
         return cls(**content, **columns, reference=tuple(reference) if reference else None)
 

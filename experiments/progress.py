@@ -1,6 +1,6 @@
 """What a person watching a run wants on one screen; plain lines where there is no terminal.
 
-Fed with the dictionary that goes to metrics.jsonl. `<key>_low` and `<key>_high` beside a key are its interval.
+Fed with the dictionary that goes to metrics.jsonl; `<key>_low` and `<key>_high` beside a key are its limits.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
+from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,7 @@ def sparkline(values: list[float], *, width: int) -> str:
         return ""
     columns = min(width, len(values))
     edges = [i * len(values) // columns for i in range(columns + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means), max(means)
     top = len(BARS) - 1
     return "".join(BARS[round(top * (m - low) / (high - low)) if high > low else 0] for m in means)

@@ -45,8 +45,6 @@ class RunFolder:
         run = cls(path)
         if run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir())):
             raise UserError(f"{run.path} exists: continue it with --resume, or give another --out")
-        (run.path / "eval").mkdir(parents=True)
-        (run.path / "checkpoints").mkdir()
         facts = {"config": to_dict(config), "data_hash": data_hash} | provenance()
         atomic_write(run.path / "config.json", json.dumps(facts, indent=2) + "\n")
         return run
@@ -87,7 +85,7 @@ class RunFolder:
         return [json.loads(line) for line in self._lines()]
 
     def truncate_metrics(self, until: int, *, key: str = "env_steps") -> None:
-        """Forget what was logged after a checkpoint: everything from the first line whose `key` exceeds `until`."""
+        """Forget what followed a checkpoint: everything from the first line whose `key` exceeds `until`."""
         kept = []
         for line in self._lines():
             if (json.loads(line).get(key) or 0) > until:
@@ -135,7 +133,7 @@ def provenance() -> dict[str, Any]:
 
 
 def git_revision() -> str:
-    """Revision of this package's own checkout, with `+changes` if it was edited; empty if it is not a checkout."""
+    """Revision of this package's own checkout, `+changes` if edited; empty if it is not a checkout."""
     root = Path(__file__).resolve().parent.parent
     if shutil.which("git") is None or not (root / ".git").exists():
         return ""

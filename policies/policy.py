@@ -68,8 +68,7 @@ class Policy(nn.Module):
         config.path.check_predicts(config.predicts)
         self.config, self.spec = config, spec
         self.normalizer = Normalizer({**spec.obs, ACTION: spec.action})
-        features = spec.n_obs_steps * sum(s.dim for s in spec.obs.values())
-        self.network = config.network.build(features, spec.horizon, spec.action.dim)
+        self.network = config.network.build(self.feature_dim, spec.horizon, spec.action.dim)
         self.prefix = copy.deepcopy(self.network).requires_grad_(False) if config.tuned_from > 0 else None
 
     @property
@@ -81,6 +80,11 @@ class Policy(nn.Module):
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
         return next(self.parameters()).dtype
+
+    @property
+    def feature_dim(self) -> int:
+        """F: length of the normalised, flat observation."""
+        return self.spec.n_obs_steps * sum(s.dim for s in self.spec.obs.values())
 
     # Observations
 

@@ -98,7 +98,9 @@ def test_summary_numbers():
     }
 
 
-@pytest.mark.parametrize(("text", "message"), [(None, "not exist"), ("{", "not JSON"), ("{}", "no evaluation")])
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "not exist"), ("{", "not JSON"), ("{}", "no evaluation")]
+)
 def test_foreign_files_are_refused(tmp_path, text, message):
     path = tmp_path / "x.json"
     if text is not None:
@@ -129,22 +131,19 @@ def test_history_shifts_by_what_was_executed():
 
 
 class Windows:
-    def __init__(self, action):
-        self.action = action
+    def __init__(self, action, obs=None):
+        self.action, self.obs = action, obs
 
     def __len__(self):
         return len(self.action)
 
     def batch(self, indices):
-        self.obs = {"state": torch.zeros(len(indices), 2, 1)}
-        part = Windows(self.action[indices])
-        part.obs = self.obs
-        return part
+        return Windows(self.action[indices], {"state": torch.zeros(len(indices), 2, 1)})
 
 
 def test_offline_errors():
     actor = Pusher()
-    actor.act = lambda obs, noise=None, generator=None: torch.zeros(len(noise), 4, 1)
+    actor.act = lambda obs, noise=None, generator=None: torch.zeros(len(obs["state"]), 4, 1)
     action = torch.randn(600, 4, 1, generator=torch.Generator().manual_seed(0))
     errors = evaluate_offline(actor, Windows(action), batch=128)
     np.testing.assert_allclose(errors.absolute, action.double().abs().mean(0), rtol=1e-6)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-
 from noisepilot.envs.core import Step
 from noisepilot.spec import ArraySpec, EnvSpec, PolicySpec
 
@@ -20,7 +21,7 @@ SPEC = EnvSpec(
 
 
 class Line:
-    """N points on a line; start drawn from the seed; the goal is x >= 1 and ends the episode; reward is -0.1 a step."""
+    """N points on a line; the seed draws the start; x >= 1 is the goal and the end; reward is -0.1 a step."""
 
     spec = SPEC
 
@@ -41,7 +42,11 @@ class Line:
     def step(self, action):
         n = action.shape[1]
         out = {k: np.zeros((self.num_envs, n), bool) for k in ("terminated", "truncated", "valid")}
-        obs, reward, success = np.zeros((self.num_envs, n, 1)), np.zeros((self.num_envs, n)), np.zeros((self.num_envs, n))
+        obs, reward, success = (
+            np.zeros((self.num_envs, n, 1)),
+            np.zeros((self.num_envs, n)),
+            np.zeros((self.num_envs, n)),
+        )
         for i in range(n):
             live = ~self.over
             self.x[live] += action[live, i, 0].double().numpy()
@@ -60,7 +65,9 @@ class Line:
 class Pusher:
     """Pushes by the sum of its noise plus `drift`; elementwise, so that batching cannot round differently."""
 
-    def __init__(self, drift: float = 0.05, horizon: int = 4, n_action_steps: int = 3, n_obs_steps: int = 2) -> None:
+    def __init__(
+        self, drift: float = 0.05, horizon: int = 4, n_action_steps: int = 3, n_obs_steps: int = 2
+    ) -> None:
         self.drift = drift
         self.spec = PolicySpec(
             obs=SPEC.obs,
@@ -72,7 +79,7 @@ class Pusher:
         )
         self.noise_shape = (3, horizon, 1)
 
-    def act(self, obs, noise=None, generator=None):
+    def act(self, obs, noise: Any = None, generator=None):
         assert obs["state"].shape[1:] == (self.spec.n_obs_steps, 1)
         pull = 0.01 * obs["state"][:, 0]  # the oldest observation, so that history matters
         return self.drift + 0.1 * noise.sum(1) - pull[:, None]

@@ -14,7 +14,7 @@ SAMPLERS = ["dppo_sample_ddpm20", "dppo_sample_ddpm20_k20", "dppo_sample_ddim5of
 
 
 def close(ours, theirs, tolerance=1e-10):
-    ours, theirs = torch.as_tensor(ours).double(), torch.as_tensor(theirs).double()
+    ours, theirs = (torch.as_tensor(np.asarray(v)).double() for v in (ours, theirs))
     scale = theirs.abs().max().clamp(min=1e-12)
     assert ((ours - theirs).abs().max() / scale).item() < tolerance
 
@@ -79,7 +79,7 @@ def test_ddim_schedule(shared_data, levels, steps):
     close(path.time_input(path.grid(steps)[:-1]), f.tensor(f"{key}.ddim_t"))
     for eta in (0, 1):
         transitions = Transitions(path, "eps", steps, float(eta), 1.0)
-        x, zero = torch.full((1, 1, 1), 0.7).double(), torch.zeros(1, 1, 1, dtype=torch.float64)
+        x, zero = torch.full((1, 1, 1), 0.7, dtype=torch.float64), torch.zeros(1, 1, 1, dtype=torch.float64)
         means = [transitions.mean(zero, x, k).item() for k in range(steps)]
         close(means, f.tensor(f"{key}.mu_eps0_x0.7_eta{eta}"))
         if eta:

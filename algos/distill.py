@@ -1,0 +1,69 @@
+"""One step from many: a student maps the teacher's initial noise straight to the teacher's action.
+
+Same-noise regression: for observations o and initial noise z, the teacher walks its chain without further noise to
+a(o, z), a function of z; the student, a policy on the linear path with one step, is regressed on it. Pairing
+by noise keeps every mode: nothing is averaged over z. Shapes: B batch, H horizon, A action dim, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..policies.network import MLP
+from ..policies.path import LinearPath
+from ..policies.policy import Policy
+from ..policies.sampler import Sampler
+from ..shapes import Float
+from .bc import BC, BCState
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Hyperparameters of distillation."""
+
+    network: MLP | None = None
+    """the student's network; None: the teacher's"""
+    fit: BC = field(default_factory=lambda: BC(grad_steps=20_000, batch=512, ema_decay=0.99))
+    """optimiser settings"""
+    rounds: int = 2
+    """times that observations are gathered: first by the teacher, then by the student itself (DAgger)"""
+    decisions: int = 20_000
+    """decisions gathered per round"""
+
+    def teacher(self, policy: Policy) -> Policy:
+        """The same weights, walked without noise between the steps."""
+        return policy.with_sampler(replace(policy.config.sampler, eta=0.0))
+
+    def student(self, teacher: Policy) -> Policy:
+        """A fresh one-step policy with the teacher's normaliser."""
+        config = replace(
+            teacher.config,
+            network=self.network or teacher.config.network,
+            path=LinearPath(),
+            sampler=replace(teacher.config.sampler, steps=1, eta=0.0),
+            predicts="data",
+            tuned_from=0.0,
+        )
+        student = Policy(config, teacher.spec).to(teacher.device, teacher.dtype)
+        student.normalizer.load_state_dict(teacher.normalizer.state_dict())
+        return student
+
+    @torch.no_grad()
+    def targets(
+        self, teacher: Policy, features: Float[Tensor, "B F"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "B H A"], Float[Tensor, "B H A"]]:
+        """Initial noise and the teacher's normalised action for it."""
+        noise = teacher.noise(len(features), generator)
+        return noise[:, 0], teacher.sample(teacher.context(features), noise, start=teacher.config.sampler.steps).action
+
+    def update(
+        self, state: BCState, teacher: Policy, features: Float[Tensor, "B F"], generator: torch.Generator
+    ) -> Tensor:
+        """One gradient step on fresh noise; returns the loss."""
+        noise, action = self.targets(teacher, features, generator)
+        t = torch.zeros(len(features), device=features.device, dtype=torch.float64)
+        loss = state.policy.loss(state.policy.context(features), action, t, noise).mean()
+        return self.fit.apply(state, loss)

@@ -1,0 +1,70 @@
+"""The clipped surrogate of PPO, shared by every method that has a ratio. Schulman et al. 2017, arXiv:1707.06347.
+
+Shapes: B samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ..shapes import Float
+
+MICRO_BATCH = 1_000
+"""rows per backward pass on a CPU: activations of a few hundred units stay in its caches"""
+
+
+def clipped_surrogate(
+    log_ratio: Float[Tensor, "B"], advantage: Float[Tensor, "B"], clip: float | Float[Tensor, "B"]
+) -> Float[Tensor, "B"]:
+    """The pessimistic policy loss per sample (eq. 7), to be minimised."""
+    ratio = log_ratio.exp()
+    bounded = torch.maximum(torch.minimum(ratio, 1 + torch.as_tensor(clip)), 1 - torch.as_tensor(clip))
+    return torch.maximum(-advantage * ratio, -advantage * bounded)
+
+
+def ratio_statistics(log_ratio: Tensor, clip: float | Tensor) -> dict[str, Tensor]:
+    """Sums over samples: the k3 estimate of KL(old || new), ratios outside the clip range, the ratio itself."""
+    log_ratio = log_ratio.detach()
+    ratio = log_ratio.exp()
+    return {
+        "approx_kl": ((ratio - 1) - log_ratio).sum(),
+        "clip_fraction": ((ratio - 1).abs() > clip).to(ratio.dtype).sum(),
+        "ratio": ratio.sum(),
+    }
+
+
+def value_error(
+    value: Float[Tensor, "B"], target: Float[Tensor, "B"], old: Float[Tensor, "B"], clip: float | None
+) -> Float[Tensor, "B"]:
+    """Half the squared error; with `clip`, the larger one of the value and of the value kept within `clip` of old."""
+    error = (value - target) ** 2
+    if clip is not None:
+        error = torch.maximum(error, (old + (value - old).clamp(-clip, clip) - target) ** 2)
+    return 0.5 * error
+
+
+def shuffled_minibatches(
+    total: int, size: int, generator: torch.Generator, device: torch.device
+) -> Iterator[Tensor]:
+    """Random indices in groups of `size`; a last, smaller group is left out unless it is the only one."""
+    order = torch.randperm(total, generator=generator, device=device)
+    for start in range(0, max(total - size, 0) + 1, size):
+        yield order[start : start + size]
+
+
+def micro_batches(rows: Tensor) -> tuple[Tensor, ...]:
+    """Parts of a minibatch whose gradients are added up: the same gradient, faster on a CPU."""
+    return rows.split(MICRO_BATCH) if rows.device.type == "cpu" else (rows,)
+
+
+def explained_variance(value: Tensor, target: Tensor) -> Tensor:
+    """1 - Var(target - value) / Var(target): 1 is perfect, 0 no better than a constant."""
+    return 1 - (target - value).var() / target.var().clamp(min=1e-12)
+
+
+def mean_metrics(sums: Mapping[str, list[Tensor]]) -> dict[str, float]:
+    """Averages of metrics gathered over minibatches; the only place that waits for the device."""
+    return {name: float(torch.stack(values).mean()) for name, values in sums.items() if values}

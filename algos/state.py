@@ -1,0 +1,60 @@
+"""What an actor-critic algorithm keeps between updates, and how it is saved."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..policies.policy import Policy
+from ..shapes import Float
+from .returns import RewardScale
+
+
+@dataclass
+class ActorCriticState:
+    """Policy, critic, their optimisers and the reward scale."""
+
+    policy: Policy
+    critic: nn.Module
+    actor_optimizer: torch.optim.Optimizer
+    critic_optimizer: torch.optim.Optimizer
+    scale: RewardScale
+    iteration: int = 0
+
+    @classmethod
+    def create(
+        cls, policy: Policy, critic: nn.Module, actor_lr: float, critic_lr: float, scale: RewardScale
+    ) -> ActorCriticState:
+        """Optimisers without weight decay, as in DPPO."""
+        actor = torch.optim.AdamW(policy.network.parameters(), lr=actor_lr, weight_decay=0, fused=True)
+        value = torch.optim.AdamW(critic.parameters(), lr=critic_lr, weight_decay=0, fused=True)
+        return cls(policy, critic, actor, value, scale)
+
+    def value(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B"]:
+        """Values in parts that stay in a CPU's caches."""
+        return torch.cat([self.critic(part) for part in features.split(1_000)])
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self.actor_optimizer.zero_grad()
+        self.critic_optimizer.zero_grad()
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What has weights."""
+        return {"policy": self.policy, "critic": self.critic}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """What has moments."""
+        return {"actor": self.actor_optimizer, "critic": self.critic_optimizer}
+
+    def extra(self) -> dict[str, Any]:
+        """The rest of the state: numbers and small tensors."""
+        return {"scale": asdict(self.scale), "iteration": self.iteration}
+
+    def load_extra(self, extra: dict[str, Any]) -> None:
+        """Restore what `extra` returned."""
+        self.scale = RewardScale(**extra["scale"])
+        self.iteration = extra["iteration"]

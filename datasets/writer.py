@@ -1,0 +1,186 @@
+"""Appending episodes to a dataset so that a kill at any moment loses none that was finished.
+
+Rows go uncompressed to the end of their chunk's file: bytes that are committed are never written again. Last
+of all the shape of `meta/episode_ends` is replaced, which commits the episode; rows beyond the last committed
+end are overwritten by the next one. The folder is the layout of `zarr_layout`, readable at any time.
+
+Shapes: L steps of one episode, T steps and E episodes committed so far.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic_folder, atomic_write, naming, refuse_existing, sync
+from .episodes import SCHEMA, Episodes
+from .zarr_layout import RAW, create_array, create_group, keys, open_group
+
+ENDS = "meta/episode_ends"
+
+
+class EpisodeWriter:
+    """Grows a dataset episode by episode; a folder begun earlier with equal attributes is continued.
+
+    Raises:
+        UserError: where `path` holds something else or other attributes, or another process writes there.
+    """
+
+    def __init__(self, path: str | Path, attrs: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.attrs = json.loads(json.dumps({**attrs, "schema": SCHEMA}))
+        self._columns: dict[str, _Column] = {}
+        self._ends = np.zeros(0, np.int64)
+        self._lock: int | None = None
+        if (self.path / "zarr.json").is_file():
+            self._open()
+        else:
+            refuse_existing(self.path)
+
+    def __enter__(self) -> EpisodeWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Episodes committed, E."""
+        return len(self._ends)
+
+    def append(
+        self, episode: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Commit one episode: it is on the disk when this returns.
+
+        Args:
+            episode: key -> (L, ...), the same keys, types and shapes every time.
+            final: observation key -> (...): what followed the last action.
+
+        Raises:
+            UserError: for an episode that does not fit the earlier ones, or a full disk.
+        """
+        values = _checked(episode, final or {})
+        if not self._columns:
+            self._create(values)
+        _require_same(self.path, values, self._columns)
+        steps, episodes = int(self._ends[-1]) if len(self) else 0, len(self)
+        end = np.array([steps + len(next(iter(episode.values())))])
+        with naming(self.path):
+            for name, value in values.items():
+                self._columns[name].write(steps if name.startswith("data/") else episodes, value)
+            self._columns[ENDS].write(episodes, end)
+        self._ends = np.concatenate([self._ends, end])
+
+    def close(self) -> None:
+        """Let other processes write here."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _create(self, values: Mapping[str, np.ndarray]) -> None:
+        with atomic_folder(self.path, replace=False) as folder:
+            group = create_group(folder, self.attrs)
+            for name, value in ({**values, ENDS: np.zeros(0, np.int64)}).items():
+                create_array(group, name, (0, *value.shape[1:]), value.dtype, **RAW)
+        self._open()
+
+    def _open(self) -> None:
+        group = open_group(self.path)
+        _require_attrs(self.path, dict(group.attrs), self.attrs)
+        self._lock = _lock(self.path)
+        names = [f"{parent}/{key}" for parent in ("data", "meta/final") for key in keys(group, parent)]
+        self._columns = {name: _Column(self.path / name) for name in [*names, ENDS]}
+        ends: Any = group[ENDS]
+        self._ends = np.asarray(ends[:], np.int64)
+
+
+class _Column:
+    """One array on disk, growing along its first axis without compression."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.meta = json.loads((folder / "zarr.json").read_text())
+        if [codec["name"] for codec in self.meta["codecs"]] != ["bytes"]:
+            raise UserError(f"{folder.parents[1]} is a finished dataset: collect into a folder of its own")
+        self.dtype = np.dtype(self.meta["data_type"])
+        self.row_shape = tuple(self.meta["shape"][1:])
+        self.chunk_rows = self.meta["chunk_grid"]["configuration"]["chunk_shape"][0]
+        self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def write(self, start: int, rows: np.ndarray) -> None:
+        """Put `rows` at `start` and make the array end behind them."""
+        done = 0
+        while done < len(rows):
+            chunk, offset = divmod(start + done, self.chunk_rows)
+            part = rows[done : done + self.chunk_rows - offset]
+            self._write_chunk(chunk, offset, np.ascontiguousarray(part, self.dtype.newbyteorder("<")))
+            done += len(part)
+        self.meta["shape"][0] = start + len(rows)
+        atomic_write(self.folder / "zarr.json", json.dumps(self.meta, indent=2))
+
+    def _write_chunk(self, chunk: int, offset: int, rows: np.ndarray) -> None:
+        path = self.folder.joinpath("c", str(chunk), *["0"] * len(self.row_shape))
+        new = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "r+b" if not new else "w+b") as file:
+            os.ftruncate(file.fileno(), self.chunk_rows * self.row_bytes)
+            file.seek(offset * self.row_bytes)
+            file.write(rows.data.cast("B"))
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            for folder in path.relative_to(self.folder).parents:
+                sync(self.folder / folder)
+
+
+def _checked(episode: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    # The constructor refuses whatever could not be read back.
+    steps = len(episode["action"]) if "action" in episode else 0
+    ends = {key: np.asarray(value)[None] for key, value in final.items()}
+    data = {key: np.asarray(value) for key, value in episode.items()}
+    Episodes(data, np.array([steps]), final=ends)
+    return {f"data/{key}": value for key, value in data.items()} | {
+        f"meta/final/{key}": value for key, value in ends.items()
+    }
+
+
+def _require_same(path: Path, values: Mapping[str, np.ndarray], columns: Mapping[str, _Column]) -> None:
+    ours = {name: (str(value.dtype), value.shape[1:]) for name, value in values.items()}
+    theirs = {name: (str(column.dtype), column.row_shape) for name, column in columns.items() if name != ENDS}
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            now, earlier = ours.get(name, "absent"), theirs.get(name, "absent")
+            raise UserError(
+                f"{path}: '{name}' is {now} but was {earlier} before: collect into another folder"
+            )
+
+
+def _require_attrs(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    for key in sorted(stored.keys() | given.keys()):
+        if stored.get(key) != given.get(key):
+            raise UserError(
+                f"{path} was begun with {key} {stored.get(key)!r}, not {given.get(key)!r}: "
+                "repeat its settings to continue it, or collect into another folder"
+            )
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(
+            f"another process is writing to {path}: wait for it or choose another folder"
+        ) from None
+    return handle

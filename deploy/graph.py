@@ -1,0 +1,130 @@
+"""A policy as one ONNX graph: observations and noise in, physical actions out, the whole chain unrolled.
+
+The exporter built on torch.export is used: next to the one built on TorchScript its graphs have a tenth fewer nodes
+after onnxruntime's optimisation (402 against 428 for 20 steps of DPPO's MLP) at equal speed, and it is maintained.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..policies import Policy
+from .runtime.session import KEY
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 18
+
+
+class Constant(nn.Module):
+    """A module whose answer is known."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, _: Tensor) -> Tensor:
+        """The value, whatever the input."""
+        return self.get_buffer("value")
+
+
+class Graph(nn.Module):
+    """`policy.act` with positional inputs: each observation in the order of the spec, then the noise."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Observations (B, T, D) and noise (B, N, H, A) to actions (B, H, A)."""
+        *values, noise = inputs
+        obs = dict(zip(self.policy.spec.obs, values, strict=True))
+        return self.policy.forward(self.policy.encode(obs).features, noise)
+
+
+def build_graph(policy: Policy) -> ModelProto:
+    """The ONNX model of a float32 policy on the CPU, weights inside, without metadata.
+
+    Raises:
+        UserError: if the packages of the `export` extra are missing.
+    """
+    require_onnx()
+    spec = policy.spec
+    names = [f"observation.{name}" for name in spec.obs] + ["noise"]
+    # Two rows: an axis of length one would be taken for a constant.
+    obs = [torch.zeros(2, spec.n_obs_steps, *array.shape) for array in spec.obs.values()]
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            Graph(_with_known_times(policy)).eval(),
+            (*obs, torch.zeros(2, *policy.noise_shape)),
+            dynamo=True,
+            input_names=names,
+            output_names=["action"],
+            dynamic_shapes=(tuple({0: torch.export.Dim.DYNAMIC} for _ in names),),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    return _cleaned(program.model_proto)
+
+
+def add_metadata(model: ModelProto, text: str) -> None:
+    """Put the metadata into the model, where the runtime looks for it."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, text
+
+
+def require_onnx() -> None:
+    """Refuse to start without the packages that exporting needs."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing: pip install 'noisepilot[export]'") from None
+
+
+def _with_known_times(policy: Policy) -> Policy:
+    # The sampler's times are numbers, so their embeddings are too.
+    policy = copy.deepcopy(policy)
+    times = policy.config.path.time_input(policy.transitions().t[:-1])
+    for network in [policy.network, policy.prefix]:
+        if network is not None:
+            embedding = network.time_embedding(torch.as_tensor(times, dtype=policy.dtype))
+            network.time_embedding = Constant(embedding)
+    return policy
+
+
+def _cleaned(model: ModelProto) -> ModelProto:
+    # The exporter leaves notes on every node, among them source paths of the machine it ran on.
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # PyTorch's exporter warns about its own use of a deprecated class, and logs that torchvision's operators are absent.
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,87 @@
+"""The parity certificate: how far an exported policy, played by the runtime, is from the policy in torch.
+
+Shapes: N observations, T history, D elements, H horizon, A action dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..policies import Policy
+from ..policies.policy import ACTION
+from .arrays import center_half
+from .runtime.policy import Policy as ExportedPolicy
+from .runtime.spec import PolicyError
+
+TOLERANCE = 1e-4
+"""largest difference allowed, as a fraction of each action's range"""
+MOST = 256
+"""observations compared"""
+
+
+def certify(
+    policy: Policy, exported: ExportedPolicy, observations: Mapping[str, Tensor] | None, backend: str
+) -> dict[str, Any]:
+    """Compare both on the same observations and noise, one decision at a time as on a robot.
+
+    Args:
+        policy: float32, on the CPU.
+        exported: the file's content, opened by the runtime.
+        observations: recorded ones, name -> (N, T, D); None: drawn uniformly within the normaliser's range.
+        backend: what ran the exported policy, with its version.
+
+    Raises:
+        UserError: if they differ by more than the tolerance, or observations do not fit the policy.
+    """
+    generator = torch.Generator().manual_seed(0)
+    obs = _drawn(policy, generator) if observations is None else _chosen(observations)
+    noise = policy.noise(len(next(iter(obs.values()))), generator)
+    ours = policy.act(obs, noise).numpy()
+    try:
+        theirs = np.stack([exported.act({k: v[i] for k, v in obs.items()}, noise[i]) for i in range(len(noise))])
+    except PolicyError as error:
+        raise UserError(f"the exported policy refuses the recorded data: {error}") from None
+    difference = np.abs(ours - theirs).max((0, 1))  # (A,)
+    span = action_span(policy)
+    relative = float((difference / np.where(span > 0, span, 1)).max())
+    if not relative <= TOLERANCE:
+        raise UserError(
+            f"not exported: {backend} differs from torch by {relative:.1e} of the action range, "
+            f"more than {TOLERANCE:.0e}; try another version of it"
+        )
+    return {
+        "max_difference": float(difference.max()),
+        "max_relative_difference": relative,
+        "tolerance": TOLERANCE,
+        "observations": len(noise),
+        "source": "drawn within the normaliser's range" if observations is None else "recorded",
+        "backend": backend,
+        "torch": torch.__version__,
+    }
+
+
+def action_span(policy: Policy) -> np.ndarray:
+    """Range of each action that the normaliser maps to [-1, 1]; shape (A,)."""
+    return 2 * center_half(policy, ACTION)[1]
+
+
+def _chosen(observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Evenly spread, so that recorded episodes are covered from their start to their end.
+    count = len(next(iter(observations.values())))
+    rows = torch.linspace(0, count - 1, min(count, MOST)).long()
+    return {name: value[rows].float() for name, value in observations.items()}
+
+
+def _drawn(policy: Policy, generator: torch.Generator) -> dict[str, Tensor]:
+    drawn = {}
+    for name, spec in policy.spec.obs.items():
+        center, half = (torch.from_numpy(v) for v in center_half(policy, name))
+        unit = torch.rand(MOST, policy.spec.n_obs_steps, *spec.shape, generator=generator)
+        drawn[name] = center + (2 * unit - 1) * half
+    return drawn

@@ -1,0 +1,13 @@
+"""Run an exported policy with numpy alone (`.npz`) or with onnxruntime (`.onnx`). Copy this folder; it needs no other.
+
+    policy = Policy.load("policy.onnx")
+    chunk = policy.act({"state": state[None]})  # (T, D) -> (H, A), physical units
+"""
+
+from __future__ import annotations
+
+from .loop import run_loop
+from .policy import Policy
+from .spec import PolicyError, Spec
+
+__all__ = ["Policy", "PolicyError", "Spec", "run_loop"]

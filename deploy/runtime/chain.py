@@ -1,0 +1,139 @@
+"""The denoising chain of an MLP policy in plain numpy, for machines without onnxruntime.
+
+    data = clip(p_k x + q_k output),    x <- c_k data + d_k x + std_k clip(noise_k)
+
+Everything known before the loop was computed at export: the rows p, q, c, d, std and what the time adds to the
+first layer. Shapes: B batch, K steps, HA flattened chunk, W width, F features.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import Any, Callable, Dict, List, Tuple
+
+import numpy as np
+
+from .spec import PolicyError
+
+Array = np.ndarray
+Arrays = Dict[str, Array]
+
+
+def read_chain(content: bytes, name: str) -> Tuple[Callable[[Arrays], Array], str]:
+    """The chain as a function of its named inputs, and its metadata as text.
+
+    Raises:
+        PolicyError: if the content is no `.npz` file of ours.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        text = str(arrays.pop("metadata"))
+        return Chain(arrays, json.loads(text)["chain"]), text
+    except KeyError as error:
+        raise PolicyError(f"{name} was not written by `noisepilot export`: it has no {error}") from None
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+        raise PolicyError(f"{name} is not a readable policy ({error}): export or copy it again") from None
+
+
+class Chain:
+    """The whole way from physical observations and noise to physical actions."""
+
+    def __init__(self, arrays: Arrays, facts: Dict[str, Any]) -> None:
+        self.arrays = arrays
+        self.clip_data = np.inf if facts["clip_data"] is None else facts["clip_data"]
+        self.noise_clip = facts["noise_clip"]
+        self.names: List[str] = facts["observations"]
+        self.first_tuned: int = facts["first_tuned"]
+        self.rows: List[List[float]] = arrays["coefficients"].T.tolist()
+        self.tuned = Network(arrays, "tuned", facts)
+        self.frozen = Network(arrays, "frozen", facts) if self.first_tuned else self.tuned
+
+    def __call__(self, feeds: Arrays) -> Array:
+        """Actions (B, H, A)."""
+        parts = [self._normalized(name, feeds["observation." + name]) for name in self.names]
+        features, noise = np.concatenate(parts, 1), feeds["noise"]
+        x = noise[:, 0].reshape(len(noise), -1)  # (B, HA)
+        draws = self._draws(noise)
+        tuned = self.tuned.fold(features)
+        step = self.frozen.fold(features) if self.first_tuned else tuned
+        for k, (p, q, c, d, std) in enumerate(self.rows):
+            if k == self.first_tuned:
+                step = tuned
+            data = _clip(p * x + q * step(k, x), self.clip_data)
+            x = c * data + d * x
+            if std > 0:
+                x += draws[k]
+        action = x.reshape(len(noise), *noise.shape[2:])
+        return self.arrays["action.center"] + action * self.arrays["action.half"]
+
+    def _draws(self, noise: Array) -> Array:
+        # What each step adds, (K, B, HA); without noise at the steps nothing reads it.
+        flat = noise[:, 1:].reshape(len(noise), noise.shape[1] - 1, -1).swapaxes(0, 1)
+        std = self.arrays["coefficients"][4, : len(flat)].astype(np.float32)
+        return std[:, None, None] * _clip(flat, self.noise_clip)
+
+    def _normalized(self, name: str, value: Array) -> Array:
+        center, scale = self.arrays[f"observation.{name}.center"], self.arrays[f"observation.{name}.scale"]
+        return ((value - center) * scale).reshape(len(value), -1)
+
+
+class Network:
+    """One denoising MLP; `part` names its arrays, `<part>.<layer>.<weight or bias>`."""
+
+    def __init__(self, arrays: Arrays, part: str, facts: Dict[str, Any]) -> None:
+        self.act = ACTIVATIONS[facts["activation"]]
+        self.residual: bool = facts["residual"]
+        self.time = arrays[part + ".time"]  # (K, W)
+        self.from_x = arrays[part + ".from_x"].T  # (HA, W)
+        self.from_condition = arrays[part + ".from_condition"].T
+        self.bias = arrays[part + ".bias"]
+        self.condition = _layers(arrays, part + ".condition")
+        self.layers = _layers(arrays, part + ".layers")
+
+    def fold(self, features: Array) -> Callable[[int, Array], Array]:
+        """The network for walking a chain: what time and condition add to the first layer is computed once."""
+        base = self._plain(features, self.condition) @ self.from_condition + self.bias
+        known = base + self.time[:, None]  # (K, B, W)
+        walk = self._blocks if self.residual else self._plain_after
+        return lambda k, x: walk(x @ self.from_x + known[k])
+
+    def _plain(self, h: Array, layers: List[Tuple[Array, Array]]) -> Array:
+        for i, (weight, bias) in enumerate(layers):
+            h = (self.act(h) if i else h) @ weight + bias
+        return h
+
+    def _plain_after(self, h: Array) -> Array:
+        return self._plain(self.act(h), self.layers)
+
+    def _blocks(self, h: Array) -> Array:
+        for i in range(0, len(self.layers) - 1, 2):
+            (w1, b1), (w2, b2) = self.layers[i], self.layers[i + 1]
+            h += self.act(self.act(h) @ w1 + b1) @ w2 + b2
+        weight, bias = self.layers[-1]
+        return h @ weight + bias
+
+
+def _layers(arrays: Arrays, part: str) -> List[Tuple[Array, Array]]:
+    count = sum(key.startswith(part + ".") and key.endswith(".bias") for key in arrays)
+    return [(arrays[f"{part}.{i}.weight"].T, arrays[f"{part}.{i}.bias"]) for i in range(count)]
+
+
+def _clip(x: Array, bound: float) -> Array:
+    # np.clip spends several times longer on its own arguments at these sizes.
+    return np.maximum(np.minimum(x, bound), -bound)
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, 0)
+
+
+def _mish(x: Array) -> Array:
+    u = np.exp(np.minimum(x, 20))
+    n = u * (u + 2)
+    return x * (n / (n + 2))
+
+
+ACTIVATIONS = {"relu": _relu, "mish": _mish}

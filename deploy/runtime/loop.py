@@ -1,0 +1,179 @@
+"""A control loop at a fixed rate: observe, plan a chunk, play `n_action_steps` of it, plan again.
+
+Each step must end before its deadline (`pace.py`); garbage collection is off while the clock runs.
+Shapes: T observations, D elements, H horizon, A action dim; one environment.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, Union
+
+import numpy as np
+
+from .pace import Pace
+from .policy import Policy
+from .spec import PolicyError
+
+WARM_UP = 20
+"""decisions made before the clock starts and left out of the latencies"""
+Obs = Mapping[str, np.ndarray]
+
+
+def run_loop(
+    policy: Policy,
+    env: Any,
+    *,
+    hz: float,
+    episodes: int = 1,
+    steps: Union[int, None] = None,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Dict[str, Any]:
+    """Play episodes in real time and measure.
+
+    Args:
+        policy: what acts; the noise of an episode comes from a generator seeded by the episode's seed.
+        env: one slot; `reset([seed])` -> name -> (1, D), `step(action (1, 1, A))` -> an object with `obs`,
+            `reward`, `terminated`, `truncated` and `signals`, each with the leading axes (1, 1).
+        hz: control rate.
+        episodes: how many, with seeds `seed`, `seed` + 1, ...
+        steps: stop after this many control steps in all.
+        seed: of the first episode.
+        clock: seconds; only differences matter.
+        sleep: waits for seconds, by the same clock.
+
+    Returns:
+        JSON values: rates, `inference_ms` (p50, p95, p99, max, count), `misses` and the largest lateness,
+        `held` (steps whose action was not finite and repeated the one before), one entry per episode.
+
+    Raises:
+        PolicyError: if observations do not fit, or the very first action is not finite.
+    """
+    if hz <= 0 or episodes < 1:
+        raise PolicyError(f"hz {hz} and episodes {episodes} must be positive")
+    record = Record()
+    budget = float("inf") if steps is None else steps
+    for episode_seed in range(seed, seed + episodes):
+        if record.steps >= budget:
+            break
+        player = Player(policy, env.reset([episode_seed]), episode_seed, clock, record.inference_s)
+        if episode_seed == seed:
+            player.warm_up()
+        with _no_garbage_collection():
+            record.episodes.append(_play(player, env, Pace(hz, clock, sleep), record, budget, episode_seed))
+    return record.report(hz)
+
+
+def _play(
+    player: Player, env: Any, pace: Pace, record: Record, budget: float, seed: int
+) -> Dict[str, Union[int, float, None]]:
+    total, length, success = 0.0, 0, None
+    ended = False
+    while not ended and record.steps < budget:
+        step = env.step(player.next_action()[None, None])
+        player.observe({name: value[:, -1] for name, value in step.obs.items()})
+        total += float(step.reward[0, 0])
+        length += 1
+        if "success" in step.signals:
+            success = max(success or 0.0, float(step.signals["success"][0, 0]))
+        ended = bool(step.terminated[0, 0] or step.truncated[0, 0])
+        record.late_s.append(pace.wait())
+    record.paced_s += pace.clock() - pace.start
+    record.held += player.held
+    return {"seed": seed, "return": total, "length": length, "success": success}
+
+
+class Player:
+    """One episode's history of observations and the chunk that is being played."""
+
+    def __init__(
+        self, policy: Policy, obs: Obs, seed: int, clock: Callable[[], float], inference_s: List[float]
+    ) -> None:
+        self.policy, self.clock, self.inference_s = policy, clock, inference_s
+        self.generator = np.random.default_rng(seed)
+        self.history: Deque[Obs] = deque([obs] * policy.spec.n_obs_steps, policy.spec.n_obs_steps)
+        self.queue: Deque[np.ndarray] = deque()
+        self.last: Union[np.ndarray, None] = None
+        self.held = 0
+
+    def observe(self, obs: Obs) -> None:
+        """Take note of name -> (1, D)."""
+        self.history.append(obs)
+
+    def next_action(self) -> np.ndarray:
+        """The action (A,) to execute now; an action that is not finite is replaced by the one before."""
+        if not self.queue:
+            self.queue.extend(self._plan()[: self.policy.spec.n_action_steps])
+        action = self.queue.popleft()
+        if np.isfinite(action).all():
+            self.last = action
+            return action
+        if self.last is None:
+            raise PolicyError("the first action is not finite and there is none before it to hold: check the policy")
+        self.held += 1
+        return self.last
+
+    def warm_up(self) -> None:
+        """Decide a few times without effect: first calls allocate."""
+        noise = np.zeros(self.policy.spec.noise_shape, np.float32)
+        for _ in range(WARM_UP):
+            self.policy.act(self._stacked(), noise)
+
+    def _plan(self) -> np.ndarray:
+        start = self.clock()
+        chunk = self.policy.act(self._stacked(), generator=self.generator)
+        self.inference_s.append(self.clock() - start)
+        return chunk
+
+    def _stacked(self) -> Dict[str, np.ndarray]:
+        return {name: np.concatenate([obs[name] for obs in self.history]) for name in self.policy.spec.observations}
+
+
+@dataclass
+class Record:
+    """What was measured, over all episodes."""
+
+    inference_s: List[float] = field(default_factory=list)
+    late_s: List[float] = field(default_factory=list)
+    episodes: List[Dict[str, Any]] = field(default_factory=list)
+    paced_s: float = 0.0
+    held: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Control steps so far."""
+        return len(self.late_s)
+
+    def report(self, hz: float) -> Dict[str, Any]:
+        """See `run_loop`."""
+        ms = 1e3 * np.array(self.inference_s)
+        p50, p95, p99 = np.percentile(ms, [50, 95, 99]).tolist() if len(ms) else (None, None, None)
+        top = float(ms.max()) if len(ms) else None
+        return {
+            "hz": hz,
+            "achieved_hz": self.steps / self.paced_s if self.paced_s > 0 else None,
+            "steps": self.steps,
+            "inference_ms": {"p50": p50, "p95": p95, "p99": p99, "max": top, "count": len(ms)},
+            "misses": sum(late > 0 for late in self.late_s),
+            "late_ms_max": 1e3 * max(self.late_s, default=0.0),
+            "held": self.held,
+            "episodes": self.episodes,
+        }
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,58 @@
+"""What an exported file says of itself. Shapes: T observations, D its elements, N draws, H horizon, A action dim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Tuple
+
+SCHEMA = 1
+
+
+class PolicyError(RuntimeError):
+    """The file, or what was handed to the policy, cannot be used; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the policy consumes and produces, in physical units."""
+
+    observations: Mapping[str, Mapping[str, Any]]
+    """name -> shape (T, D), names, unit, limits `low` and `high`, and the training range `seen_low`, `seen_high`"""
+    action: Mapping[str, Any]
+    """shape (H, A), names, unit, `low`, `high`; None where unbounded"""
+    noise_shape: Tuple[int, int, int]
+    """(N, H, A): standard normal draws per decision"""
+    control_hz: float
+    """actions per second; 0: unknown"""
+    horizon: int
+    n_action_steps: int
+    n_obs_steps: int
+    env: str = ""
+
+
+def read_spec(metadata: Dict[str, Any], name: str) -> Spec:
+    """The specification inside an exported file's metadata.
+
+    Raises:
+        PolicyError: if the file is newer than this runtime, or incomplete.
+    """
+    schema = metadata.get("schema")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise PolicyError(f"{name} has schema {schema}, this runtime reads up to {SCHEMA}: update the runtime")
+    try:
+        return Spec(
+            observations={key: {**value, "shape": _ints(value["shape"])} for key, value in metadata["observations"].items()},
+            action={**metadata["action"], "shape": _ints(metadata["action"]["shape"])},
+            noise_shape=_ints(metadata["noise_shape"]),  # type: ignore[arg-type]
+            control_hz=float(metadata["control_hz"]),
+            horizon=int(metadata["horizon"]),
+            n_action_steps=int(metadata["n_action_steps"]),
+            n_obs_steps=int(metadata["n_obs_steps"]),
+            env=str(metadata["env"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PolicyError(f"{name} has incomplete metadata ({error!r}): export it again") from None
+
+
+def _ints(values: Any) -> Tuple[int, ...]:
+    return tuple(int(value) for value in values)

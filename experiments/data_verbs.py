@@ -1,0 +1,249 @@
+"""`noisepilot data`: collect demonstrations, look at a dataset, check it, convert it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from ..errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from ..datasets import Episodes, Finding
+    from ..spec import EnvSpec
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Collect episodes of an actor in an environment; an interrupted collection continues where it was."""
+
+    env: tyro.conf.Positional[str]
+    """environment id"""
+    actor: str
+    """`waypoint` (PointMaze), `random`, a policy folder, or FILE.npz[:snapshot]"""
+    out: str
+    """dataset folder to write or continue"""
+    episodes: int = 100
+    """episodes in all, those already there included"""
+    noise: float = 0.0
+    """disturbance in units of the action; for an .npz actor a factor on its own (1: as trained)"""
+    seed: int = 0
+    """with its index fixes every episode's start and noise"""
+    slots: int = 16
+    """environments that step together; the data does not depend on it"""
+    env_kwargs: str = "{}"
+    """keyword arguments of the environment, as JSON"""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show what a dataset holds."""
+
+    path: tyro.conf.Positional[str]
+    """zarr folder, D4RL .hdf5 or .npz"""
+    json: bool = False
+    """print JSON"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look for faults in a dataset; exits with 1 if there are errors."""
+
+    path: tyro.conf.Positional[str]
+    """zarr folder, D4RL .hdf5 or .npz"""
+    env: str = ""
+    """environment whose shapes, limits and rate the data should have"""
+    env_kwargs: str = "{}"
+    """keyword arguments of the environment, as JSON"""
+    json: bool = False
+    """print JSON"""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write any readable dataset as a zarr folder."""
+
+    source: tyro.conf.Positional[str]
+    """D4RL .hdf5, .npz or zarr folder"""
+    target: tyro.conf.Positional[str]
+    """zarr folder to write"""
+
+
+def data(argv: Sequence[str]) -> int:
+    """Run `data <verb> ...`; returns the exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        lines = [f"  {name:<8} {_summary(config)}" for name, (config, _) in VERBS.items()]
+        print("\n".join(["usage: noisepilot data VERB ...", "", *lines]))
+        return 0
+    if argv[0] not in VERBS:
+        raise unknown("data verb", argv[0], VERBS)
+    config, run = VERBS[argv[0]]
+    return run(_parse(config, argv[1:], f"noisepilot data {argv[0]}"))
+
+
+def collect(config: Collect) -> int:
+    """Collect and say what came out."""
+    from ..envs import make_core
+    from . import collect as collecting
+    from .controllers import make_controller
+    from .progress import Progress
+
+    if min(config.episodes, config.slots) < 1:
+        raise UserError(f"{config.episodes} episodes in {config.slots} slots: both must be at least 1")
+    core = make_core(config.env, min(config.slots, config.episodes), **_kwargs(config.env_kwargs))
+    try:
+        controller = make_controller(config.actor, core.spec, config.noise)
+        source = f"{Path(config.actor).name}, noise {config.noise:g}"
+        with Progress(f"collect {config.env}", total=config.episodes, unit="episodes") as progress:
+            summary = collecting.collect(
+                controller,
+                core,
+                config.episodes,
+                config.out,
+                seed=config.seed,
+                source=source,
+                progress=progress.update,
+            )
+    finally:
+        core.close()
+    rate = "" if summary.success_rate is None else f", success {100 * summary.success_rate:.1f} %"
+    returns = f"return {summary.mean_return:.4g} ± {summary.std_return:.3g}{rate}"
+    print(f"{config.out}: {summary.episodes} episodes, {summary.steps} steps, {returns}")
+    return 0
+
+
+def info(config: Info) -> int:
+    """Print counts, returns, provenance and one line per key."""
+    from ..datasets import load
+
+    facts = _facts(load(config.path, strict=False))
+    if config.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    arrays = facts.pop("arrays")
+    known = [(name, _plain(value)) for name, value in facts.items() if value not in ("", None)]
+    show(config.path, ("", ""), known)
+    header = ("key", *next(iter(arrays.values())))
+    show("", header, [(key, *map(_plain, row.values())) for key, row in arrays.items()])
+    return 0
+
+
+def check(config: Check) -> int:
+    """Print the findings, the worst first."""
+    from ..datasets import check as find
+    from ..datasets import load
+
+    found = find(load(config.path, strict=False), _spec(config))
+    if config.json:
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        show(config.path, ("", "key", ""), [(f.level, f.key, f.message) for f in found])
+        print(_verdict(found))
+    return int(any(finding.level == "error" for finding in found))
+
+
+def convert(config: Convert) -> int:
+    """Convert and say what was written."""
+    from ..datasets import convert as write
+
+    episodes = write(config.source, config.target)
+    keys = ", ".join(sorted(episodes.data))
+    print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")
+    return 0
+
+
+VERBS: dict[str, tuple[Any, Callable[[Any], int]]] = {
+    "collect": (Collect, collect),
+    "info": (Info, info),
+    "check": (Check, check),
+    "convert": (Convert, convert),
+}
+
+
+def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: drawn on a terminal, aligned text elsewhere."""
+    if not sys.stdout.isatty():
+        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+        lines = [title, *("  ".join(map(str.ljust, row, widths)).rstrip() for row in [header, *rows])]
+        print("\n".join(line for line in lines if line))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", show_header=any(header))
+    for name in header:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False).print(table)
+
+
+def _facts(episodes: Episodes) -> dict[str, Any]:
+    lengths = episodes.lengths
+    rewarded = "next.reward" in episodes.data
+    known = ("env", "source", "licence", "fps", "seed")
+    return {
+        **{name: episodes.attrs.get(name) for name in known},
+        "episodes": len(episodes),
+        "steps": episodes.num_steps,
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
+        "mean_return": float(episodes.returns().mean()) if rewarded else None,
+        "success_rate": episodes.success_rate(),
+        "hash": episodes.hash(),
+        "arrays": {key: _array_facts(episodes, key) for key in sorted(episodes.data)},
+    }
+
+
+def _array_facts(episodes: Episodes, key: str) -> dict[str, Any]:
+    value, stats = episodes.data[key], episodes.stats(key)
+    moments = {
+        "min": stats.min.min(),
+        "mean": stats.mean.mean(),
+        "std": stats.std.mean(),
+        "max": stats.max.max(),
+    }
+    shape = "x".join(map(str, value.shape[1:])) or "1"
+    return {"shape": shape, "type": str(value.dtype), **{name: float(x) for name, x in moments.items()}}
+
+
+def _verdict(found: Sequence[Finding]) -> str:
+    count = {level: sum(f.level == level for f in found) for level in ("error", "warning")}
+    return f"{count['error']} errors, {count['warning']} warnings"
+
+
+def _spec(config: Check) -> EnvSpec | None:
+    if not config.env:
+        return None
+    from ..envs import make_core
+
+    core = make_core(config.env, 1, **_kwargs(config.env_kwargs))
+    core.close()
+    return core.spec
+
+
+def _kwargs(text: str) -> dict[str, Any]:
+    try:
+        kwargs = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--env-kwargs is not JSON ({error}): write it as '{{\"name\": value}}'") from None
+    if not isinstance(kwargs, dict):
+        raise UserError(f"--env-kwargs must be a JSON object like '{{\"name\": value}}', got {text}")
+    return kwargs
+
+
+def _parse(config: Any, argv: Sequence[str], prog: str) -> Any:
+    return tyro.cli(config, args=list(argv), prog=prog, config=(tyro.conf.AvoidSubcommands,))
+
+
+def _summary(config: Any) -> str:
+    return config.__doc__.split(";")[0].rstrip(".")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,183 @@
+"""Pre-training: behaviour cloning on demonstrations, with held-out episodes, checkpoints and resume."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..algos.bc import BC, BCState, denoising_loss
+from ..datasets.chunks import Chunks
+from ..datasets.episodes import OBS, Episodes
+from ..datasets.readers import load
+from ..envs import make_core
+from ..errors import UserError
+from ..policies.matmul import use_fast_matmul
+from ..policies.policy import ACTION, Policy, PolicyConfig
+from ..policies.storage import default_device
+from ..spec import PolicySpec
+from .checkpoint import load_optimizer_state, optimizer_state, resume_state, write_checkpoint
+from .progress import Progress
+from .recipe import EnvRef
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """One pre-training run."""
+
+    data: str
+    """demonstrations: a zarr folder, D4RL .hdf5 or .npz"""
+    out: str
+    """run folder to write"""
+    env: EnvRef = field(default_factory=EnvRef)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    bc: BC = field(default_factory=BC)
+    seed: int = 0
+    held_out: float = 0.05
+    """share of the episodes kept for the validation loss"""
+    log_every: int = 500
+    """gradient steps"""
+    checkpoint_every: int = 10_000
+    """gradient steps"""
+    resume: bool = False
+    """continue the run in `out`"""
+
+
+def pretrain(config: Pretrain) -> RunFolder:
+    """Run or resume; returns the run folder, whose checkpoints hold the averaged policy.
+
+    Raises:
+        UserError: for data or settings that cannot be trained on; nothing is written then.
+    """
+    episodes = load(config.data)
+    train, held_out = episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
+    training = _Training(config, train, held_out)
+    if config.resume:
+        run = RunFolder.open(config.out)
+        _require_same_data(run, episodes)
+        training.load(resume_state(run))
+        run.truncate_metrics(training.state.step, key="grad_steps")
+    else:
+        use_fast_matmul()
+        run = RunFolder.create(config.out, config, data_hash=episodes.hash())
+    with Progress("pretrain", total=config.bc.grad_steps, unit="grad_steps") as progress:
+        training.run(run, progress)
+    return run
+
+
+def build_policy(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> Policy:
+    """A fresh policy for these data, its normaliser fitted on them."""
+    spec = data_spec(config, episodes, env)
+    policy = Policy(config, spec)
+    for name, key in ((ACTION, ACTION), *((name, OBS + name) for name in spec.obs)):
+        stats = episodes.stats(key)
+        policy.normalizer.fit(name, stats.min, stats.max)
+    return policy.to(default_device())
+
+
+def data_spec(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> PolicySpec:
+    """Observations and actions as the environment names them, or as the data do where there is no environment."""
+    if not env.id:
+        return config.spec(episodes.obs_specs(), episodes.action_spec(), float(episodes.attrs.get("fps", 0.0)))
+    core = make_core(env.id, **env.kwargs)
+    core.close()
+    config.spec(episodes.obs_specs(), episodes.action_spec()).check_env(core.spec)
+    return config.spec(core.spec.obs, core.spec.action, core.spec.control_hz, env.id)
+
+
+def _require_same_data(run: RunFolder, episodes: Episodes) -> None:
+    if run.facts["data_hash"] != episodes.hash():
+        raise UserError(f"{run.path} was trained on other data (hash differs): resume with the same --data")
+
+
+class _Training:
+    """The state of one pre-training and its loop."""
+
+    def __init__(self, config: Pretrain, train: Episodes, held_out: Episodes | None) -> None:
+        self.config = config
+        torch.manual_seed(config.seed)
+        policy = build_policy(config.policy, train, config.env)
+        horizon, history = policy.spec.horizon, policy.spec.n_obs_steps
+        self.chunks = Chunks(train, horizon, history, policy.device, pad=config.bc.pad)
+        self.held_out = Chunks(held_out, horizon, history, policy.device) if held_out else None
+        self.state: BCState = config.bc.init(policy)
+        self.generator = torch.Generator(policy.device).manual_seed(config.seed)
+        self.wall_s = 0.0
+        self.fast_matmul = False
+
+    def run(self, run: RunFolder, progress: Progress) -> None:
+        """Train to the end, logging and saving on the way."""
+        config, state = self.config, self.state
+        self.fast_matmul = torch.get_float32_matmul_precision() == "medium"
+        losses: list[Tensor] = []
+        started = time.perf_counter() - self.wall_s
+        while state.step < config.bc.grad_steps:
+            batch = self.chunks.sample(config.bc.batch, self.generator)
+            losses.append(config.bc.update(state, dict(batch.obs), batch.action, self.generator))
+            last = state.step == config.bc.grad_steps
+            if state.step % config.log_every == 0 or last:
+                self.wall_s = time.perf_counter() - started
+                metrics = self.metrics(losses)
+                run.log(metrics)
+                progress.update(metrics)
+                losses.clear()
+            if state.step % config.checkpoint_every == 0 or last:
+                self.wall_s = time.perf_counter() - started
+                write_checkpoint(run, state.step, self.averaged(), self.tree())
+
+    def metrics(self, losses: list[Tensor]) -> dict[str, Any]:
+        """One line of metrics.jsonl."""
+        loss = float(torch.stack(losses).mean())
+        if not math.isfinite(loss):
+            raise UserError("the loss is not finite: lower --bc.lr, or look at `noisepilot data check`")
+        samples = self.state.step * self.config.bc.batch
+        return {
+            "grad_steps": self.state.step,
+            "wall_s": self.wall_s,
+            "train/loss": loss,
+            "eval/loss": self.validation_loss(),
+            "train/learning_rate": self.config.bc.learning_rate(self.state.step - 1),
+            "time/fps": samples / max(self.wall_s, 1e-9),
+        }
+
+    @torch.no_grad()
+    def validation_loss(self, batch: int = 1_000) -> float | None:
+        """Loss of the averaged policy on held-out windows, under the same noise every time."""
+        if self.held_out is None:
+            return None
+        generator = torch.Generator(self.chunks.device).manual_seed(self.config.seed)
+        sample = self.held_out.sample(batch, generator)
+        return float(denoising_loss(self.averaged(), dict(sample.obs), sample.action, generator).mean())
+
+    def averaged(self) -> Policy:
+        """The policy with the averaged weights: what a run is for."""
+        policy = copy.copy(self.state.policy)
+        policy._modules = {**policy._modules, "network": self.state.average}
+        return policy
+
+    def tree(self) -> dict[str, Any]:
+        """Everything that a bit-equal continuation needs."""
+        return {
+            "network": self.state.policy.network.state_dict(),
+            "average": self.state.average.state_dict(),
+            "optimizer": optimizer_state(self.state.optimizer),
+            "generator": self.generator.get_state(),
+            "step": self.state.step,
+            "wall_s": self.wall_s,
+            "fast_matmul": self.fast_matmul,
+        }
+
+    def load(self, tree: dict[str, Any]) -> None:
+        """Continue from what `tree` returned."""
+        use_fast_matmul(tree["fast_matmul"])
+        self.state.policy.network.load_state_dict(tree["network"])
+        self.state.average.load_state_dict(tree["average"])
+        load_optimizer_state(self.state.optimizer, tree["optimizer"])
+        self.generator.set_state(tree["generator"])
+        self.state.step, self.wall_s = tree["step"], tree["wall_s"]
