@@ -80,9 +80,15 @@ class PolicySpec:
     def check_env(self, env: EnvSpec) -> None:
         """Refuse an environment whose observations or actions differ in shape."""
         for what, ours, theirs in (
-            ("observations", {k: v.shape for k, v in self.obs.items()}, {k: v.shape for k, v in env.obs.items()}),
+            (
+                "observations",
+                {k: v.shape for k, v in self.obs.items()},
+                {k: v.shape for k, v in env.obs.items()},
+            ),
             ("actions", self.action.shape, env.action.shape),
         ):
             if ours != theirs:
                 made_for = f" (made for {self.env})" if self.env else ""
-                raise UserError(f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}")
+                raise UserError(
+                    f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}"
+                )

@@ -6,6 +6,7 @@ Shapes: B batch, H horizon, A action dim.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -54,7 +55,11 @@ class BC:
         return self.lr_final + (self.lr - self.lr_final) * (1 + math.cos(math.pi * progress)) / 2
 
     def update(
-        self, state: BCState, obs: dict[str, Tensor], action: Float[Tensor, "B H A"], generator: torch.Generator
+        self,
+        state: BCState,
+        obs: dict[str, Tensor],
+        action: Float[Tensor, "B H A"],
+        generator: torch.Generator,
     ) -> Tensor:
         """One gradient step on physical observations and actions; returns the loss without waiting for it."""
         return self.apply(state, denoising_loss(state.policy, obs, action, generator).mean())
@@ -83,10 +88,16 @@ class BCState:
     optimizer: torch.optim.Optimizer
     step: int = 0
 
+    def averaged(self) -> Policy:
+        """The policy with the averaged weights: what training is for."""
+        policy = copy.copy(self.policy)
+        policy._modules = {**policy._modules, "network": self.average}
+        return policy
+
 
 def denoising_loss(
     policy: Policy, obs: dict[str, Tensor], action: Float[Tensor, "B H A"], generator: torch.Generator
-) -> Float[Tensor, "B"]:
+) -> Float[Tensor, B]:
     """The policy's loss at a random time and noise for each sample of physical data."""
     context = policy.encode(obs)
     data = policy.normalizer.normalize(ACTION, action)

@@ -15,7 +15,6 @@ from torch import Tensor
 from ..policies.network import MLP
 from ..policies.path import LinearPath
 from ..policies.policy import Policy
-from ..policies.sampler import Sampler
 from ..shapes import Float
 from .bc import BC, BCState
 
@@ -57,7 +56,9 @@ class Distill:
     ) -> tuple[Float[Tensor, "B H A"], Float[Tensor, "B H A"]]:
         """Initial noise and the teacher's normalised action for it."""
         noise = teacher.noise(len(features), generator)
-        return noise[:, 0], teacher.sample(teacher.context(features), noise, start=teacher.config.sampler.steps).action
+        return noise[:, 0], teacher.sample(
+            teacher.context(features), noise, start=teacher.config.sampler.steps
+        ).action
 
     def update(
         self, state: BCState, teacher: Policy, features: Float[Tensor, "B F"], generator: torch.Generator

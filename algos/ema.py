@@ -15,5 +15,5 @@ def average_of(network: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * network, all tensors in one call."""
+    """Average <- decay * average + (1 - decay) * network, all tensors in one call."""
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)

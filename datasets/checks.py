@@ -14,7 +14,8 @@ import numpy as np
 
 from ..spec import ArraySpec, EnvSpec
 from .alignment import misaligned
-from .episodes import OBS, Episodes
+from .episodes import Episodes
+from .validity import OBS
 
 MUCH_CLIPPED = 0.25
 """share of actions at a limit above which it is a warning"""
@@ -179,7 +180,7 @@ def _duplicates(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
     for index, episode in enumerate(episodes):
         digest = hashlib.sha256()
         for key in ("action", *episodes.obs_keys):
-            digest.update(np.ascontiguousarray(episode[key]).data.cast("B"))
+            digest.update(np.ascontiguousarray(episode[key]).data)
         if len(episode["action"]) and digest.digest() in seen:
             repeated.append(index)
         seen.add(digest.digest())

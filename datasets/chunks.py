@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..shapes import Float, Int
-from .episodes import OBS, Episodes
+from .episodes import Episodes
+from .validity import OBS
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import numpy as np
 from ..config import from_dict
 from ..errors import UserError
 from ..spec import ArraySpec
+from .validity import OBS, check_ends, check_keys, check_rows
 
-OBS = "observation."
 SCHEMA = 1
 
 
@@ -57,10 +57,10 @@ class Episodes:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ends", np.asarray(self.ends, np.int64))
-        _check_ends(self.ends)
-        _check_rows(self.data, self.num_steps, "step")
-        _check_rows(self.final, len(self), "episode")
-        _check_keys(self.data, self.final)
+        check_ends(self.ends)
+        check_rows(self.data, self.num_steps, "step")
+        check_rows(self.final, len(self), "episode")
+        check_keys(self.data, self.final)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -194,60 +194,11 @@ class Episodes:
         return recorded or ArraySpec(shape=tuple(self.data[key].shape[1:]))
 
 
-def require_sound(episodes: Episodes, path: str | Path) -> Episodes:
-    """Refuse values that no training survives: NaN, infinity, episodes without a step.
-
-    Raises:
-        UserError: naming the key, the row and the way to see all faults.
-    """
-    advice = f"`noisepilot data check {path}` lists all faults"
-    if (episodes.lengths == 0).any():
-        raise UserError(f"{path}: episode {int(episodes.lengths.argmin())} has no steps; {advice}")
-    for key, value in episodes.data.items():
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            row = int(np.argwhere(~np.isfinite(value))[0][0])
-            raise UserError(f"{path}: '{key}' holds a NaN or infinite value (first in row {row}); {advice}")
-    return episodes
-
-
-def _check_ends(ends: np.ndarray) -> None:
-    if ends.ndim != 1 or len(ends) == 0:
-        raise UserError("a dataset needs at least one episode: episode_ends is empty or not a flat list")
-    if ends[0] < 0 or (np.diff(ends) < 0).any():
-        raise UserError("episode_ends must not decrease: sort it, or rebuild it from the episode lengths")
-    if ends[-1] == 0:
-        raise UserError("the dataset holds no steps: every episode is empty")
-
-
-def _check_rows(arrays: Mapping[str, np.ndarray], rows: int, per: str) -> None:
-    for key, value in arrays.items():
-        if value.ndim == 0 or len(value) != rows:
-            raise UserError(f"'{key}' has shape {value.shape} but must have one row per {per}: {rows}")
-        if 0 in value.shape[1:]:
-            raise UserError(f"'{key}' has shape {value.shape}: its steps hold nothing; leave the key out")
-        if value.dtype.kind not in "fiub":
-            raise UserError(f"'{key}' has type {value.dtype}: only numbers and booleans can be read")
-
-
-def _check_keys(data: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray]) -> None:
-    if "action" not in data:
-        raise UserError(f"a dataset needs 'action': found {', '.join(sorted(data)) or 'nothing'}")
-    if not any(key.startswith(OBS) for key in data):
-        raise UserError(f"a dataset needs an 'observation.<name>': found {', '.join(sorted(data))}")
-    if data["action"].ndim != 2:
-        raise UserError(f"'action' has shape {data['action'].shape} but must be (steps, action dimension)")
-    for key in [key for key in data if key.startswith("next.")]:
-        if data[key].ndim != 1:
-            raise UserError(f"'{key}' has shape {data[key].shape} but must be one number per step")
-    for key, value in final.items():
-        if key not in data or value.shape[1:] != data[key].shape[1:]:
-            raise UserError(f"final '{key}' has no observation of its shape {value.shape[1:]} in the data")
-
-
 def _stats(value: np.ndarray) -> Stats:
     value = value.astype(np.float64)
     q01, q99 = np.quantile(value, [0.01, 0.99], axis=0)
-    return Stats(value.min(0), value.max(0), value.mean(0), value.std(0), q01, q99)
+    moments = value.min(0), value.max(0), value.mean(0), value.std(0), q01, q99
+    return Stats(*map(np.asarray, moments))
 
 
 def _finals(final: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -259,5 +210,5 @@ def _sha256(arrays: Mapping[str, np.ndarray]) -> str:
     for key in sorted(arrays):
         value = np.ascontiguousarray(arrays[key])
         digest.update(f"{key} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(value.data.cast("B"))
+        digest.update(value.data)
     return digest.hexdigest()

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .episodes import OBS, Episodes
+from .episodes import Episodes
+from .validity import OBS
 
 _RENAMED = {
     "states": "observation.state",

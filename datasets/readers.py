@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UserError
-from .episodes import Episodes, require_sound
+from .episodes import Episodes
+from .validity import require_sound
 
 
 def load(path: str | Path, *, strict: bool = True) -> Episodes:

@@ -2,7 +2,8 @@
 
 Rows go uncompressed to the end of their chunk's file: bytes that are committed are never written again. Last
 of all the shape of `meta/episode_ends` is replaced, which commits the episode; rows beyond the last committed
-end are overwritten by the next one. The folder is the layout of `zarr_layout`, readable at any time.
+end are overwritten by the next one. The folder is the layout of `zarr_layout`, readable by `load` at any
+time; while it grows, and after a kill, other arrays have spare rows behind the last committed end.
 
 Shapes: L steps of one episode, T steps and E episodes committed so far.
 """
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_folder, atomic_write, naming, refuse_existing, sync
+from ..files import atomic_folder, naming, refuse_existing
+from .column import Column, flush
 from .episodes import SCHEMA, Episodes
 from .zarr_layout import RAW, create_array, create_group, keys, open_group
 
@@ -37,7 +39,7 @@ class EpisodeWriter:
     def __init__(self, path: str | Path, attrs: Mapping[str, Any]) -> None:
         self.path = Path(path)
         self.attrs = json.loads(json.dumps({**attrs, "schema": SCHEMA}))
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, Column] = {}
         self._ends = np.zeros(0, np.int64)
         self._lock: int | None = None
         if (self.path / "zarr.json").is_file():
@@ -73,19 +75,39 @@ class EpisodeWriter:
         if not self._columns:
             self._create(values)
         _require_same(self.path, values, self._columns)
-        steps, episodes = int(self._ends[-1]) if len(self) else 0, len(self)
-        end = np.array([steps + len(next(iter(episode.values())))])
+        end = np.array([self._steps + len(values["data/action"])])
         with naming(self.path):
+            touched = self._columns[ENDS].write(len(self), end)
             for name, value in values.items():
-                self._columns[name].write(steps if name.startswith("data/") else episodes, value)
-            self._columns[ENDS].write(episodes, end)
-        self._ends = np.concatenate([self._ends, end])
+                touched += self._columns[name].write(self._count(name), value)
+                self._columns[name].reserve(self._count(name) + len(value))
+            flush(touched)
+            self._columns[ENDS].resize(len(self) + 1)
+        self._ends = np.append(self._ends, end)
 
     def close(self) -> None:
-        """Let other processes write here."""
+        """Cut the spare rows off and let other processes write here."""
+        if self._lock is None:
+            return
+        try:
+            with naming(self.path):
+                for name, column in self._columns.items():
+                    column.resize(self._count(name))
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @property
+    def _steps(self) -> int:
+        return int(self._ends[-1]) if len(self) else 0
+
+    def _count(self, name: str) -> int:
+        """Rows of an array that are committed."""
+        return self._steps if name.startswith("data/") else len(self)
 
     def _create(self, values: Mapping[str, np.ndarray]) -> None:
         with atomic_folder(self.path, replace=False) as folder:
@@ -95,52 +117,20 @@ class EpisodeWriter:
         self._open()
 
     def _open(self) -> None:
+        self._lock = _lock(self.path)
+        try:
+            self._read()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _read(self) -> None:
         group = open_group(self.path)
         _require_attrs(self.path, dict(group.attrs), self.attrs)
-        self._lock = _lock(self.path)
         names = [f"{parent}/{key}" for parent in ("data", "meta/final") for key in keys(group, parent)]
-        self._columns = {name: _Column(self.path / name) for name in [*names, ENDS]}
+        self._columns = {name: Column(self.path, name) for name in [*names, ENDS]}
         ends: Any = group[ENDS]
         self._ends = np.asarray(ends[:], np.int64)
-
-
-class _Column:
-    """One array on disk, growing along its first axis without compression."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.meta = json.loads((folder / "zarr.json").read_text())
-        if [codec["name"] for codec in self.meta["codecs"]] != ["bytes"]:
-            raise UserError(f"{folder.parents[1]} is a finished dataset: collect into a folder of its own")
-        self.dtype = np.dtype(self.meta["data_type"])
-        self.row_shape = tuple(self.meta["shape"][1:])
-        self.chunk_rows = self.meta["chunk_grid"]["configuration"]["chunk_shape"][0]
-        self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
-
-    def write(self, start: int, rows: np.ndarray) -> None:
-        """Put `rows` at `start` and make the array end behind them."""
-        done = 0
-        while done < len(rows):
-            chunk, offset = divmod(start + done, self.chunk_rows)
-            part = rows[done : done + self.chunk_rows - offset]
-            self._write_chunk(chunk, offset, np.ascontiguousarray(part, self.dtype.newbyteorder("<")))
-            done += len(part)
-        self.meta["shape"][0] = start + len(rows)
-        atomic_write(self.folder / "zarr.json", json.dumps(self.meta, indent=2))
-
-    def _write_chunk(self, chunk: int, offset: int, rows: np.ndarray) -> None:
-        path = self.folder.joinpath("c", str(chunk), *["0"] * len(self.row_shape))
-        new = not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "r+b" if not new else "w+b") as file:
-            os.ftruncate(file.fileno(), self.chunk_rows * self.row_bytes)
-            file.seek(offset * self.row_bytes)
-            file.write(rows.data.cast("B"))
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            for folder in path.relative_to(self.folder).parents:
-                sync(self.folder / folder)
 
 
 def _checked(episode: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -154,7 +144,7 @@ def _checked(episode: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray])
     }
 
 
-def _require_same(path: Path, values: Mapping[str, np.ndarray], columns: Mapping[str, _Column]) -> None:
+def _require_same(path: Path, values: Mapping[str, np.ndarray], columns: Mapping[str, Column]) -> None:
     ours = {name: (str(value.dtype), value.shape[1:]) for name, value in values.items()}
     theirs = {name: (str(column.dtype), column.row_shape) for name, column in columns.items() if name != ENDS}
     for name in sorted(ours.keys() | theirs.keys()):

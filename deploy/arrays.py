@@ -55,7 +55,7 @@ def chain_arrays(policy: Policy) -> Arrays:
 
 
 def center_half(policy: Policy, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Center and half width of what the normaliser maps to [-1, 1], for an observation or `action`; float32."""
+    """Center and half width of what the normaliser maps to [-1, 1], for an observation or `action`."""
     normalizer = copy.deepcopy(policy.normalizer).double()  # so that the subtraction is exact
     shape = policy.spec.action.shape if name == ACTION else policy.spec.obs[name].shape
     center = normalizer.denormalize(name, torch.zeros(shape, dtype=torch.float64))

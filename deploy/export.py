@@ -1,7 +1,7 @@
 """A policy in one file that needs no torch: its graph or arrays, its specification and a parity certificate.
 
 `.onnx` is played by onnxruntime (or anything else that reads ONNX), `.npz` by numpy alone. Inputs are
-`observation.<name>` (B, T, D) in physical units and `noise` (B, N, H, A); output `action` (B, H, A), physical units.
+`observation.<name>` (B, T, D) and `noise` (B, N, H, A), the output is `action` (B, H, A), in physical units.
 """
 
 from __future__ import annotations
@@ -50,15 +50,18 @@ def export(
         evaluation: what it achieved, as JSON values.
 
     Raises:
-        UserError: if the exported policy differs by more than 1e-4 of the action range (nothing is written then),
-            a package is missing, or the suffix is unknown.
+        UserError: if what would be written differs from the policy by more than 1e-4 of the action range, a
+            package is missing, or the suffix is unknown; no file is written then.
     """
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise UserError(f"cannot export to '{path}': the path must end in {' or '.join(_FORMATS)}")
     policy.normalizer.require_fitted()
     policy = copy.deepcopy(policy).cpu().float().eval()
-    metadata = describe(policy) | {"provenance": dict(provenance), "evaluation": evaluation and dict(evaluation)}
+    metadata = describe(policy) | {
+        "provenance": dict(provenance),
+        "evaluation": evaluation and dict(evaluation),
+    }
     metadata, write, backend = _FORMATS[path.suffix](policy, metadata)
     exported = ExportedPolicy.from_bytes(write(_text(metadata)), path.name)
     metadata["parity"] = certify(policy, exported, observations, backend)
@@ -72,7 +75,8 @@ def describe(policy: Policy) -> Metadata:
     return {
         "schema": SCHEMA,
         "observations": {
-            name: _array(array, (spec.n_obs_steps, array.dim)) | _seen(policy, name) for name, array in spec.obs.items()
+            name: _array(array, (spec.n_obs_steps, array.dim)) | _seen(policy, name)
+            for name, array in spec.obs.items()
         },
         "action": _array(spec.action, (spec.horizon, spec.action.dim)) | _seen(policy, ACTION),
         "noise_shape": list(policy.noise_shape),
@@ -110,7 +114,13 @@ _FORMATS = {".onnx": _onnx, ".npz": _npz}
 
 
 def _array(spec: ArraySpec, shape: tuple[int, int]) -> Metadata:
-    return {"shape": list(shape), "names": list(spec.names), "unit": spec.unit, "low": spec.low, "high": spec.high}
+    return {
+        "shape": list(shape),
+        "names": list(spec.names),
+        "unit": spec.unit,
+        "low": spec.low,
+        "high": spec.high,
+    }
 
 
 def _seen(policy: Policy, name: str) -> Metadata:

@@ -1,7 +1,7 @@
 """A policy as one ONNX graph: observations and noise in, physical actions out, the whole chain unrolled.
 
-The exporter built on torch.export is used: next to the one built on TorchScript its graphs have a tenth fewer nodes
-after onnxruntime's optimisation (402 against 428 for 20 steps of DPPO's MLP) at equal speed, and it is maintained.
+Of PyTorch's two exporters the one built on torch.export is used: its graphs run as fast as those of the one
+built on TorchScript (0.55 ms for 20 steps of DPPO's MLP), have fewer nodes (402, not 428).
 """
 
 from __future__ import annotations
@@ -118,13 +118,15 @@ def _cleaned(model: ModelProto) -> ModelProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # PyTorch's exporter warns about its own use of a deprecated class, and logs that torchvision's operators are absent.
+    # The exporter warns of its own use of a deprecated class, and logs that torchvision is not installed.
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            warnings.filterwarnings(
+                "ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning
+            )
             yield
     finally:
         log.setLevel(level)

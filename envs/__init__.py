@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from .core import Core, Obs, State, Step
-from .registry import make, make_core
+from .registry import list_envs, make, make_core
 
-__all__ = ["Core", "Obs", "State", "Step", "make", "make_core"]
+__all__ = ["Core", "Obs", "State", "Step", "list_envs", "make", "make_core"]

@@ -22,9 +22,9 @@ State = dict[str, np.ndarray]
 class Step:
     """What one chunk of n actions did to N slots; arrays are numpy or torch alike.
 
-    A slot that terminates or is truncated inside the chunk does not move further: later entries have
-    `valid` False, reward 0, both flags False, and repeat its final observation. The same holds for a slot that
-    ended earlier and was not reset: it idles with `valid` False throughout.
+    A slot that terminates or is truncated inside the chunk does not move further: later entries have `valid`
+    False, reward and signals 0, both flags False, and repeat its final observation. The same holds for a slot
+    that ended earlier and was not reset: it idles with `valid` False throughout.
     """
 
     obs: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Step:
 
     @property
     def final_obs(self) -> dict[str, Any]:
-        """name -> (N, ...): observation after the last executed action (the true final one of an episode)."""
+        """By name (N, ...): observation after the last executed action (the true final one of an episode)."""
         return {name: value[:, -1] for name, value in self.obs.items()}
 
     @property
@@ -87,7 +87,7 @@ class Core(Protocol):
         ...
 
     def set_state(self, state: State, slots: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-        """Put slots back into a state of `get_state`; returns their current observations, name -> (S, ...)."""
+        """Put slots back into a state of `get_state`; returns their present observations, name -> (S, ..)."""
         ...
 
     def render(self, slot: int = 0, width: int = 320, height: int = 240) -> np.ndarray:

@@ -17,7 +17,7 @@ from .core import State, Step
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulator says of one chunk of M running slots, before anyone asked when their episodes ended."""
+    """What a simulator says of one chunk of M running slots, before it is known when they ended."""
 
     obs: Mapping[str, np.ndarray]
     """name -> (M, n, ...)"""
@@ -27,25 +27,30 @@ class Outcome:
     """(M, n)"""
     signals: Mapping[str, np.ndarray]
     """name -> (M, n)"""
+    truncated: np.ndarray | None = None
+    """(M, n), where the simulator has a clock of its own besides `EnvSpec.max_steps`"""
 
 
 class Episodes:
     """The clock of N slots. A slot is idle before its first reset and after its episode ended."""
 
-    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
+    def __init__(self, spec: EnvSpec, num_envs: int, dtypes: Mapping[str, str] | None = None) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.elapsed = np.zeros(num_envs, np.int64)
         self.ended = np.ones(num_envs, bool)
-        self.obs = {name: np.zeros((num_envs, *array.shape)) for name, array in spec.obs.items()}
+        types = dtypes or dict.fromkeys(spec.obs, "float64")
+        self.obs = {k: np.zeros((num_envs, *array.shape), types[k]) for k, array in spec.obs.items()}
 
     def select(self, slots: Sequence[int] | None) -> np.ndarray:
         """The slots meant, as indices: all if None."""
         if slots is None:
             return np.arange(self.num_envs)
         chosen = np.asarray(slots, np.int64).reshape(-1)
-        if chosen.size and not (0 <= chosen.min() and chosen.max() < self.num_envs):
-            raise UserError(f"slots {chosen.tolist()} are not all within 0..{self.num_envs - 1} of {self.spec.id}")
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < self.num_envs):
+            raise UserError(
+                f"slots {chosen.tolist()} are not all within 0..{self.num_envs - 1} of {self.spec.id}"
+            )
         return chosen
 
     def admit(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,6 +86,8 @@ class Episodes:
         n = outcome.reward.shape[1]
         count = self.elapsed[slots, None] + np.arange(1, n + 1)  # (M, n)
         truncated = count >= self.spec.max_steps
+        if outcome.truncated is not None:
+            truncated |= outcome.truncated
         over = np.logical_or.accumulate(outcome.terminated | truncated, axis=1)
         valid = np.ones_like(over)
         valid[:, 1:] = ~over[:, :-1]
@@ -99,6 +106,15 @@ class Episodes:
         )
         self.see(slots, step.final_obs)
         return (step if len(slots) == self.num_envs else self._with_idle(slots, step)), last
+
+    def idle(self, n: int) -> Step:
+        """The Step of a chunk in which no slot moves."""
+        nothing = np.zeros((0, n))
+        signals = dict.fromkeys(self.spec.signals, nothing)
+        return self._with_idle(
+            np.arange(0),
+            Step({}, nothing, nothing.astype(bool), nothing.astype(bool), nothing.astype(bool), signals),
+        )
 
     def _with_idle(self, slots: np.ndarray, step: Step) -> Step:
         """Widen a Step of M slots to all N: the others repeat what they saw last."""
@@ -130,3 +146,12 @@ def hold(value: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Repeat along axis 1 what stands at index `last` (M,) of each row."""
     index = np.minimum(np.arange(value.shape[1]), last[:, None])  # (M, n)
     return value[np.arange(len(value))[:, None], index]
+
+
+def check_seeds(seeds: Sequence[int], slots: np.ndarray) -> Sequence[int]:
+    """Refuse anything but one non-negative seed per slot."""
+    if len(seeds) != len(slots):
+        raise UserError(f"reset takes one seed per slot: {len(seeds)} seeds for {len(slots)} slots")
+    if any(int(seed) < 0 for seed in seeds):
+        raise UserError("seeds must not be negative")
+    return [int(seed) for seed in seeds]

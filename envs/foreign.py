@@ -1,11 +1,12 @@
-"""What a worker knows of a Gymnasium environment: how to make it, and how its observations become named arrays."""
+"""Foreign environments as a worker sees them: made from a name, described, observations read into arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -20,14 +21,33 @@ SUCCESS = ("success", "is_success")
 Obs = dict[str, np.ndarray]
 
 
+def register_installed() -> None:
+    """Add the environments of installed packages that do not register themselves."""
+    if find_spec("gymnasium_robotics"):
+        gym.register_envs(import_module("gymnasium_robotics"))
+
+
+def newest_ids() -> list[str]:
+    """Registered ids, of each environment the newest version, without those that only raise an error."""
+    register_installed()
+    newest = {}
+    for entry in gym.registry.values():
+        usable = isinstance(entry.entry_point, str)  # withdrawn versions have a function that raises
+        known = newest.get((entry.namespace, entry.name))
+        if usable and (known is None or (entry.version or 0) > (known.version or 0)):
+            newest[entry.namespace, entry.name] = entry
+    return sorted(entry.id for entry in newest.values())
+
+
 def open_env(env: str, kwargs: Mapping[str, Any]) -> gym.Env:
     """Make an environment from a registered id or from `package.module:factory`."""
     if ":" in env:
         return factory(env)(**kwargs)
-    if env not in gym.registry and find_spec("gymnasium_robotics"):
-        gym.register_envs(import_module("gymnasium_robotics"))
     if env not in gym.registry:
-        raise unknown("environment", env, [*gym.registry, *TABLE])
+        register_installed()
+    if env not in gym.registry:
+        near = get_close_matches(env, [*newest_ids(), *TABLE], n=1)
+        raise unknown("environment", env, near) if near else UserError(f"there is no environment '{env}'")
     # Gymnasium's checker watches every step; ours is the probe below.
     return gym.make(env, **{"disable_env_checker": True, **kwargs})
 
@@ -36,11 +56,12 @@ def factory(path: str) -> Callable[..., gym.Env]:
     """The function that `package.module:factory` names."""
     module, _, name = path.partition(":")
     try:
-        return getattr(import_module(module), name)
+        found = import_module(module)
     except ModuleNotFoundError as error:
         raise UserError(f"environment '{path}': {error}") from error
-    except AttributeError as error:
-        raise UserError(f"environment '{path}': module {module} has no '{name}'") from error
+    if name not in vars(found):
+        raise UserError(f"environment '{path}': module {module} has no '{name}'")
+    return vars(found)[name]
 
 
 def leaves(space: spaces.Space, prefix: str = "") -> Iterator[tuple[str, spaces.Space]]:
@@ -52,18 +73,20 @@ def leaves(space: spaces.Space, prefix: str = "") -> Iterator[tuple[str, spaces.
         yield prefix or ("image" if len(space.shape or ()) == 3 else "state"), space
 
 
-def reader(env: str, space: spaces.Space) -> tuple[Mapping[str, spaces.Box], Callable[[Any], Obs]]:
-    """The boxes of an observation space by name, and the function that reads an observation into them."""
-    boxes = {}
-    for name, leaf in leaves(space):
+def boxes(env: str, space: spaces.Space) -> dict[str, spaces.Box]:
+    """The arrays of an observation space by name."""
+    named = dict(leaves(space))
+    for name, leaf in named.items():
         if not isinstance(leaf, spaces.Box):
             raise UserError(f"{env}: observation '{name}' is {leaf}; only arrays (Box) can be used")
-        boxes[name] = leaf
+    return cast(dict[str, spaces.Box], named)
 
-    def read(obs: Any) -> Obs:
-        return {name: np.asarray(dig(obs, name), box.dtype) for name, box in boxes.items()}
 
-    return boxes, read if isinstance(space, spaces.Dict) else lambda obs: {n: np.asarray(obs, b.dtype) for n, b in boxes.items()}
+def read(obs: Any, into: Mapping[str, spaces.Box]) -> Obs:
+    """An observation as named arrays."""
+    if not isinstance(obs, Mapping):
+        return {name: np.asarray(obs, box.dtype) for name, box in into.items()}
+    return {name: np.asarray(dig(obs, name), box.dtype) for name, box in into.items()}
 
 
 def dig(obs: Any, name: str) -> Any:
@@ -88,13 +111,13 @@ def succeeded(info: Mapping[str, Any]) -> float | None:
 
 def describe(env: str, made: gym.Env) -> dict[str, Any]:
     """Facts of an environment as JSON, found by a reset and a step."""
-    boxes, _ = reader(env, made.observation_space)
+    parts = boxes(env, made.observation_space)
     action = check_action(env, made.action_space)
     reports = [made.reset(seed=0)[1]]
     rest = np.clip(np.zeros(action.shape), action.low, action.high).astype(action.dtype)
     reports.append(made.step(rest)[4])
     return {
-        "obs": {name: {"shape": box.shape, "dtype": np.dtype(box.dtype).str} for name, box in boxes.items()},
+        "obs": {name: {"shape": box.shape, "dtype": np.dtype(box.dtype).str} for name, box in parts.items()},
         "action": {"shape": action.shape, "low": action.low.tolist(), "high": action.high.tolist()},
         "max_steps": made.spec.max_episode_steps if made.spec else None,
         "control_hz": control_hz(made),
@@ -103,6 +126,6 @@ def describe(env: str, made: gym.Env) -> dict[str, Any]:
 
 
 def control_hz(made: gym.Env) -> float:
-    """Actions per second: from the simulator's step if it has one, else the rate of its pictures, else 0 (unknown)."""
+    """Actions per second: from the simulator's step, else from the rate of its pictures, else 0 (unknown)."""
     step = getattr(made.unwrapped, "dt", None)
     return 1 / step if isinstance(step, float) else float(made.metadata.get("render_fps") or 0)

@@ -58,12 +58,19 @@ def build_task(kind: type[T], env: str, kwargs: Mapping[str, Any], preset: Mappi
         fits, wanted = KINDS[fields[name]]
         if not fits(value):
             raise UserError(f"{name} of {env} cannot be {value!r}: expected {wanted}")
+        if fields[name] in ("float", "Range"):
+            given[name] = as_float(value)
     return kind(**{**preset, **given})
 
 
 def as_tuple(value: Any) -> Any:
     """Lists, also nested, as tuples."""
     return tuple(as_tuple(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def as_float(value: Any) -> Any:
+    """A number or numbers, written as integers or not, as floats."""
+    return tuple(map(as_float, value)) if isinstance(value, tuple) else float(value)
 
 
 def split_limit(env: str, kwargs: Mapping[str, Any], default: int) -> tuple[int, dict[str, Any]]:

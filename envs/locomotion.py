@@ -2,12 +2,15 @@
 
 https://gymnasium.farama.org/environments/mujoco/
 """
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+import mujoco
 import numpy as np
 
 from .task import (
@@ -22,9 +25,6 @@ from .task import (
     state_obs,
     uniform_start,
 )
-
-if TYPE_CHECKING:
-    import mujoco
 
 INF = float("inf")
 
@@ -160,29 +160,3 @@ class Swimmer:
     def reward(self, before: Frame, after: Frame, action: np.ndarray, model: mujoco.MjModel) -> np.ndarray:
         """Speed, less effort."""
         return forward_reward(self, root_x(before, after), action, model)
-
-
-@dataclass(frozen=True, kw_only=True)
-class InvertedPendulum:
-    """A pole kept upright on a cart."""
-
-    xml_file: str = "inverted_pendulum.xml"
-    frame_skip: int = 2
-    reset_noise_scale: float = 0.01
-    reads: ClassVar = STATE_ONLY
-
-    def start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Near upright."""
-        return uniform_start(model, rng, self.reset_noise_scale)
-
-    def obs(self, frame: Frame) -> np.ndarray:
-        """Positions and velocities."""
-        return state_obs(frame, 0)
-
-    def reward(self, before: Frame, after: Frame, action: np.ndarray, model: mujoco.MjModel) -> np.ndarray:
-        """One for every step upright."""
-        return 1.0 - self.terminated(after)
-
-    def terminated(self, frame: Frame) -> np.ndarray:
-        """Fallen, or no number any more."""
-        return ~np.isfinite(self.obs(frame)).all(-1) | (np.abs(frame["qpos"][..., 1]) > 0.2)

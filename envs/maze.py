@@ -1,6 +1,7 @@
-"""Mazes of square cells with sides of one metre: Gymnasium-Robotics' maps, their geometry, shortest ways, and the MuJoCo model.
+"""Mazes of cells one metre wide: Gymnasium-Robotics' maps, geometry, shortest ways, and the MuJoCo model.
 
-A map is a sequence of rows of cells: 1 wall, 0 free, "r" a start, "g" a goal, "c" either. Row 0 is at the top (largest y).
+A map is a sequence of rows of cells: 1 wall, 0 free, "r" a start, "g" a goal, "c" either. Row 0 is at the
+top, where y is largest.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ MAPS = {
     "Open": ("1111111", "1000001", "1000001", "1000001", "1111111"),
     "Open_Diverse_G": ("1111111", "1rgggg1", "1ggggg1", "1ggggg1", "1111111"),
     "Open_Diverse_GR": ("1111111", "1ccccc1", "1ccccc1", "1ccccc1", "1111111"),
-    "Medium": ("11111111", "10011001", "10010001", "11000111", "10010001", "10100101", "10001001", "11111111"),
+    "Medium": (
+        "11111111",
+        "10011001",
+        "10010001",
+        "11000111",
+        "10010001",
+        "10100101",
+        "10001001",
+        "11111111",
+    ),
     "Medium_Diverse_G": (
         "11111111",
         "1r011001",
@@ -117,7 +127,9 @@ class Maze:
 
     def _places(self, mark: str) -> np.ndarray:
         # Cells with the mark, then those marked for either use; without any, every unmarked free cell.
-        return self.centers(np.array(self._marked(mark) + self._marked("c") or self._marked(0)).reshape(-1, 2))
+        return self.centers(
+            np.array(self._marked(mark) + self._marked("c") or self._marked(0)).reshape(-1, 2)
+        )
 
     @property
     def walls(self) -> np.ndarray:
@@ -145,7 +157,7 @@ class Maze:
         return np.clip(cell, 0, (rows - 1, columns - 1))
 
     def next_cells(self, goal: Cell) -> np.ndarray:
-        """Shortest ways to `goal`: for every cell its next one, (rows, columns, 2); cells without a way stay."""
+        """Shortest ways to `goal`: for every cell the next one, (rows, columns, 2), or itself."""
         rows, columns = self.shape
         step = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1)
         seen, queue = {goal}, deque([goal])

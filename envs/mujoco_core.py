@@ -2,27 +2,28 @@
 
 N slots, M of them addressed, n actions per chunk, A action dimensions.
 """
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
 
-from ..errors import UserError
 from ..spec import ArraySpec, EnvSpec
 from .core import State, Step
-from .episodes import Episodes, Outcome
+from .episodes import Episodes, Outcome, check_seeds
 from .native import RolloutEngine
+from .physics import load_model
 from .render import Camera
 from .task import Task
 from .threaded import DataEngine
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Moves N slots of one model and remembers where each of them is."""
 
@@ -62,7 +63,9 @@ class Engine(Protocol):
 class MujocoCore:
     """A `Core` made of a task and an engine."""
 
-    def __init__(self, spec: EnvSpec, task: Task, model: mujoco.MjModel, engine: Engine, num_envs: int) -> None:
+    def __init__(
+        self, spec: EnvSpec, task: Task, model: mujoco.MjModel, engine: Engine, num_envs: int
+    ) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.task = task
@@ -127,25 +130,9 @@ class MujocoCore:
         return {"state": self.task.obs(self.engine.frame(slots))}
 
 
-def check_seeds(seeds: Sequence[int], slots: np.ndarray) -> Sequence[int]:
-    """Refuse anything but one non-negative seed per slot."""
-    if len(seeds) != len(slots):
-        raise UserError(f"reset takes one seed per slot: {len(seeds)} seeds for {len(slots)} slots")
-    if any(int(seed) < 0 for seed in seeds):
-        raise UserError("seeds must not be negative")
-    return [int(seed) for seed in seeds]
-
-
-def make_mujoco(
-    env: str,
-    task: Task,
-    max_steps: int,
-    num_envs: int,
-    kwargs: Mapping[str, Any],
-    reference: tuple[float, float] | None,
-) -> MujocoCore:
-    """Build N slots of a task; the state suffices for some tasks, others need MuJoCo's data kept alive."""
-    model = load_model(env, task.xml_file)
+def make_mujoco(task: Task, num_envs: int, **facts: Any) -> MujocoCore:
+    """Build N slots of a task; `facts` are fields of EnvSpec that the table of environments knows."""
+    model = load_model(facts["id"], task.xml_file)
     if task.reads:
         engine = DataEngine(model, task.frame_skip, num_envs, task.reads)
     else:
@@ -153,27 +140,11 @@ def make_mujoco(
     low, high = model.actuator_ctrlrange.T.tolist()
     joints = model.actuator_trnid[:, 0]  # motors of some models have no names, but each drives a joint
     spec = EnvSpec(
-        id=env,
         obs={"state": ArraySpec(task.obs(engine.frame(np.arange(1))).shape[1:])},
-        action=ArraySpec((model.nu,), names=tuple(model.joint(j).name for j in joints), low=tuple(low), high=tuple(high)),
+        action=ArraySpec(
+            (model.nu,), names=tuple(model.joint(j).name for j in joints), low=tuple(low), high=tuple(high)
+        ),
         control_hz=1 / (model.opt.timestep * task.frame_skip),
-        max_steps=max_steps,
-        reference=reference,
-        kwargs=dict(kwargs),
+        **facts,
     )
     return MujocoCore(spec, task, model, engine, num_envs)
-
-
-def load_model(env: str, xml_file: str) -> mujoco.MjModel:
-    """Read a model as Gymnasium finds it: among its own, unless the name says where to look."""
-    found = find_spec("gymnasium")
-    assert found is not None and found.origin is not None  # a dependency of this package
-    path = Path(xml_file).expanduser()
-    if not xml_file.startswith((".", "/", "~")):
-        path = Path(found.origin).parent / "envs" / "mujoco" / "assets" / xml_file
-    if not path.is_file():
-        raise UserError(f"xml_file of {env}: there is no file {path}")
-    try:
-        return mujoco.MjModel.from_xml_path(str(path))
-    except ValueError as error:
-        raise UserError(f"xml_file of {env}: {str(error).splitlines()[0]}") from error

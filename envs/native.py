@@ -1,12 +1,14 @@
 """Engine on `mujoco.rollout`: a slot's whole chunk is one native call, the slots are shared among threads.
 
-For tasks whose observation and reward follow from the state alone. Each call also takes and gives back the solver's
-warm start, which the state returned by MuJoCo leaves out: without it a chunk is off by up to 1e-11 (HalfCheetah),
-with it trajectories are bit-equal to Gymnasium's for as long as one likes. That is why slots are handed out one by
-one instead of as one batch: only then is each slot's warm start still there to be read.
+For tasks whose observation and reward follow from the state alone. Each call also takes and gives back the
+solver's warm start, which the state that MuJoCo returns leaves out: without it a chunk of HalfCheetah is off
+by 1e-11, with it trajectories equal Gymnasium's bit by bit for as long as one likes. That is why slots are
+handed out one by one instead of as one batch: only then is each slot's warm start still there to be read.
 
 N slots, M running, n actions per chunk, A action dimensions, P physics steps per chunk, Q state size.
 """
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
 
@@ -17,13 +19,12 @@ import numpy as np
 from mujoco.rollout import Rollout
 
 from .core import State
+from .physics import PHYSICS
 from .threads import Crew
-
-PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
 
 
 class RolloutEngine:
-    """Moves slots by whole chunks; where each is lies in two arrays, `state` (N, Q) and `warmstart` (N, nv)."""
+    """Moves slots by whole chunks; `state` (N, Q) and `warmstart` (N, nv) say where each is."""
 
     def __init__(self, model: mujoco.MjModel, frame_skip: int, num_envs: int) -> None:
         self.model = model
@@ -107,7 +108,7 @@ class RolloutEngine:
 
 
 class Buffers:
-    """Memory for chunks of n actions, and its views per row: cutting them anew would cost as much as a physics step."""
+    """Memory for chunks of n actions, and its views per row: cutting them anew costs as much as physics."""
 
     def __init__(self, engine: RolloutEngine, n: int) -> None:
         count, size = engine.state.shape

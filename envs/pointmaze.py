@@ -1,15 +1,17 @@
 """PointMaze: a ball pushed through a maze, equal to Gymnasium-Robotics' version 3, which it does not need.
 
-Gymnasium-Robotics limits the speed at the beginning of every action, so a chunk cannot be one native call: physics
-would have to be cut in between. It is one call per action for all slots together instead, on the calling thread:
-a physics step here takes 3 microseconds, and waking other threads costs more than they save.
+Gymnasium-Robotics limits the speed at the beginning of every action, so a chunk cannot be one native call:
+physics would have to be cut in between. It is one call per action for all slots together instead, and on the
+calling thread: a physics step takes 3 microseconds here, so waking other threads costs more than they save.
 
 N slots, M running, n actions per chunk.
 """
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +22,11 @@ from mujoco.rollout import Rollout
 from ..errors import UserError
 from ..spec import ArraySpec, EnvSpec
 from .core import State, Step
-from .episodes import Episodes, Outcome
+from .episodes import Episodes, Outcome, check_seeds
 from .maze import Cell, Map, Maze, maze_model
-from .mujoco_core import check_seeds
-from .native import PHYSICS
+from .physics import PHYSICS, log_warnings
 from .render import Camera
+from .seeds import packed, unpacked
 
 GOAL_RADIUS = 0.45
 MAX_SPEED = 5.0
@@ -54,9 +56,13 @@ class MazeTask:
         for name in ("goal_cell", "reset_cell"):
             cell = getattr(self, name)
             if cell is not None and not self.maze.is_free(cell):
-                raise UserError(f"{name} {tuple(cell)} is a wall or outside the maze of shape {self.maze.shape}")
-        if self.reset_cell is None and len(self.maze.starts) < 2:
-            raise UserError("maze_map needs two cells to start from, for one may hold the goal; or give reset_cell")
+                raise UserError(
+                    f"{name} {tuple(cell)} is a wall or outside the maze of shape {self.maze.shape}"
+                )
+        goals = self.maze.goals if self.goal_cell is None else self.maze.centers(np.array([self.goal_cell]))
+        starts = self.maze.starts
+        if self.reset_cell is None and len(starts) == 1 and (goals == starts).all(1).any():
+            raise UserError("the only cell to start from may hold the goal: mark another, or give reset_cell")
 
     @property
     def maze(self) -> Maze:
@@ -174,7 +180,7 @@ class PointMaze:
             self.rngs[slot] = unpacked(row)
 
     def _advance(self, physics: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """One action (M, 2) from states (M, Q). The solver starts cold each time: nothing but the state matters."""
+        """One action (M, 2) from states (M, Q), the solver cold each time: nothing but the state matters."""
         count = len(physics)
         after = np.empty((count, 1, physics.shape[1]))
         if count:
@@ -212,46 +218,23 @@ class PointMaze:
         for row in np.flatnonzero(np.linalg.norm(xy - self.goal[slots], axis=-1) <= GOAL_RADIUS):
             slot = slots[row]
             while np.linalg.norm(xy[row] - self.goal[slot]) <= GOAL_RADIUS:
-                self.goal[slot] = self.task.near(drawn(self.task.maze.goals, self.rngs[slot]), self.rngs[slot])
+                self.goal[slot] = self.task.near(
+                    drawn(self.task.maze.goals, self.rngs[slot]), self.rngs[slot]
+                )
 
 
-WORD = 2**64
-
-
-def packed(rng: np.random.Generator) -> list[int]:
-    """A PCG64 generator's state as six words of 64 bits."""
-    state: Any = rng.bit_generator.state
-    inner = state["state"]
-    words = [*divmod(inner["state"], WORD), *divmod(inner["inc"], WORD)]
-    return [*words, state["has_uint32"], state["uinteger"]]
-
-
-def unpacked(words: np.ndarray) -> np.random.Generator:
-    """The generator of six words."""
-    state_high, state_low, inc_high, inc_low, has_uint32, uinteger = (int(word) for word in words)
-    rng = np.random.Generator(np.random.PCG64())
-    rng.bit_generator.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": state_high * WORD + state_low, "inc": inc_high * WORD + inc_low},
-        "has_uint32": has_uint32,
-        "uinteger": uinteger,
-    }
-    return rng
-
-
-def make_pointmaze(env: str, task: MazeTask, max_steps: int, num_envs: int, kwargs: Mapping[str, Any]) -> PointMaze:
-    """Build the mazes of one id."""
+def make_pointmaze(task: MazeTask, num_envs: int, **facts: Any) -> PointMaze:
+    """Build N mazes; `facts` are fields of EnvSpec that the table of environments knows."""
+    log_warnings()
     model = mujoco.MjModel.from_xml_string(maze_model(task.maze))
     spec = EnvSpec(
-        id=env,
         obs={
             "state": ArraySpec((4,), names=("x", "y", "vx", "vy"), unit="m, m/s"),
             "goal": ArraySpec((2,), names=("x", "y"), unit="m"),
         },
         action=ArraySpec((2,), names=("fx", "fy"), low=(-1.0, -1.0), high=(1.0, 1.0), unit="100 N"),
         control_hz=1 / model.opt.timestep,
-        max_steps=max_steps,
         signals=("success",),
-        kwargs=dict(kwargs),
+        **facts,
     )
     return PointMaze(spec, task, model, num_envs)

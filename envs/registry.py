@@ -1,4 +1,4 @@
-"""Which environments there are, what runs them, and how to make one. Backends are imported when first used."""
+"""Which environments there are, what runs them, and how to make one. Backends are imported on first use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import UserError
+from .core import Core
 from .keywords import build_task, split_limit
 from .maze import MAPS, named_map
 
 if TYPE_CHECKING:
-    from .core import Core
     from .vector import TensorEnv
 
-Backend = Literal["rollout", "threads", "maze", "worker"]
+Backend = Literal["rollout", "threads", "worker"]
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,34 @@ class Entry:
 
     backend: Backend
     task: str
-    """module of this folder and class in it, as `module:Class`"""
+    """dataclass of its keywords, as `module:Class` of this folder"""
+    make: str = "mujoco_core:make_mujoco"
+    """what builds a Core from that, as `module:function`"""
     max_steps: int = 1000
     reference: tuple[float, float] | None = None
     """returns of a random and an expert policy (D4RL's infos.py)"""
     preset: Mapping[str, Any] = field(default_factory=dict)
     """keywords that the id implies"""
 
-    def build(self, kwargs: Mapping[str, Any], env: str) -> tuple[Any, int]:
-        """The task and its time limit."""
-        module, _, name = self.task.partition(":")
+    def build_task(self, env: str, kwargs: Mapping[str, Any]) -> tuple[Any, int]:
+        """The task that keywords ask for, and its time limit."""
         limit, rest = split_limit(env, kwargs, self.max_steps)
-        return build_task(getattr(import_module(f".{module}", __package__), name), env, rest, self.preset), limit
+        return build_task(find(self.task), env, rest, self.preset), limit
+
+
+def find(path: str) -> Any:
+    """What `module:name` of this folder names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(f".{module}", __package__), name)
 
 
 def maze_entries() -> dict[str, Entry]:
     """PointMaze in every map, with both rewards."""
     return {
         f"PointMaze_{name}{suffix}-v3": Entry(
-            "maze",
-            "pointmaze:MazeTask",
+            "rollout",
+            task="pointmaze:MazeTask",
+            make="pointmaze:make_pointmaze",
             max_steps={"Medium": 600, "Large": 800}.get(name.partition("_")[0], 300),
             preset={"maze_map": named_map(name), "reward_type": reward},
         )
@@ -57,12 +65,12 @@ TABLE = {
     "HalfCheetah-v5": Entry("rollout", "locomotion:HalfCheetah", reference=(-280.178953, 12135.0)),
     "Walker2d-v5": Entry("rollout", "locomotion:Walker2d", reference=(1.629008, 4592.3)),
     "Swimmer-v5": Entry("rollout", "locomotion:Swimmer"),
-    "InvertedPendulum-v5": Entry("rollout", "locomotion:InvertedPendulum"),
-    "Ant-v5": Entry("threads", "bodies:Ant", reference=(-325.6, 3879.7)),
-    "Humanoid-v5": Entry("threads", "bodies:Humanoid"),
-    "Reacher-v5": Entry("threads", "bodies:Reacher", max_steps=50),
-    "Pusher-v5": Entry("threads", "bodies:Pusher", max_steps=100),
-    "InvertedDoublePendulum-v5": Entry("threads", "bodies:InvertedDoublePendulum"),
+    "InvertedPendulum-v5": Entry("rollout", "classic:InvertedPendulum"),
+    "Ant-v5": Entry("threads", "legged:Ant", reference=(-325.6, 3879.7)),
+    "Humanoid-v5": Entry("threads", "legged:Humanoid"),
+    "Reacher-v5": Entry("threads", "classic:Reacher", max_steps=50),
+    "Pusher-v5": Entry("threads", "classic:Pusher", max_steps=100),
+    "InvertedDoublePendulum-v5": Entry("threads", "classic:InvertedDoublePendulum"),
     **maze_entries(),
 }
 
@@ -82,15 +90,11 @@ def make_core(env: str, num_envs: int = 1, **kwargs: Any) -> Core:
         raise UserError(f"num_envs must be at least 1, got {num_envs}")
     entry = TABLE.get(env)
     if entry is None:
-        raise UserError(f"unknown environment {env}")
-    task, limit = entry.build(kwargs, env)
-    if entry.backend == "maze":
-        from .pointmaze import make_pointmaze
-
-        return make_pointmaze(env, task, limit, num_envs, kwargs)
-    from .mujoco_core import make_mujoco
-
-    return make_mujoco(env, task, limit, num_envs, kwargs, entry.reference)
+        return find("remote:make_remote")(env, num_envs, kwargs)
+    task, limit = entry.build_task(env, kwargs)
+    return find(entry.make)(
+        task, num_envs, id=env, max_steps=limit, reference=entry.reference, kwargs=dict(kwargs)
+    )
 
 
 def make(env: str, num_envs: int = 1, device: str = "cpu", **kwargs: Any) -> TensorEnv:
@@ -98,3 +102,11 @@ def make(env: str, num_envs: int = 1, device: str = "cpu", **kwargs: Any) -> Ten
     from .vector import TensorEnv
 
     return TensorEnv(make_core(env, num_envs, **kwargs), device)
+
+
+def list_envs() -> dict[str, Backend]:
+    """Every environment that can be made by id, and what runs it; of Gymnasium's own the newest versions."""
+    from .foreign import newest_ids
+
+    foreign: dict[str, Backend] = {env: "worker" for env in newest_ids() if env not in TABLE}
+    return {**foreign, **{env: entry.backend for env, entry in TABLE.items()}}

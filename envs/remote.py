@@ -6,13 +6,9 @@ N slots, M running, n actions per chunk, A action dimensions.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,63 +16,167 @@ from ..errors import UserError
 from ..spec import ArraySpec, EnvSpec
 from .core import State, Step
 from .episodes import Episodes, Outcome, check_seeds
+from .process import Process, close_all, exchange
 from .threads import cores
-from .wire import Message, receive, send
+from .wire import Message
 
 
-class Process:
-    """One worker and the pipes to it."""
+class RemoteCore:
+    """N slots spread over processes. A slot's state is its seed and its actions since, restored by replay."""
 
-    def __init__(self, env: str) -> None:
-        self.env = env
-        # The same modules as here, and the working directory only if it is a place of modules here too (-P).
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self.log: IO[bytes] = tempfile.TemporaryFile()
-        self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "noisepilot.envs.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # an interrupt from the keyboard is for the parent, whose end ends the workers
+    def __init__(
+        self, spec: EnvSpec, num_envs: int, processes: Sequence[Process], dtypes: Mapping[str, str]
+    ) -> None:
+        self.spec = spec
+        self.num_envs = num_envs
+        self.processes = processes
+        self.episodes = Episodes(spec, num_envs, dtypes)
+        self.owner, self.local = shares(num_envs, len(processes))
+        self.seeds = np.full(num_envs, -1)
+        self.history: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
+        self._finalizer = weakref.finalize(self, close_all, processes)
+
+    def reset(
+        self, seeds: Sequence[int], slots: Sequence[int] | None = None, state: State | None = None
+    ) -> dict[str, np.ndarray]:
+        """Start episodes by seed."""
+        if state is not None:
+            raise UserError(f"{self.spec.id} runs in workers: it starts by seed, not from a given state")
+        chosen = self.episodes.select(slots)
+        checked = check_seeds(seeds, chosen)
+        for slot, seed in zip(chosen, checked, strict=True):
+            self.seeds[slot], self.history[slot] = seed, []
+        obs = observations(self._ask("reset", chosen, {"seeds": np.array(checked)}, {}))
+        self.episodes.begin(chosen, obs)
+        return obs
+
+    def step(self, action: np.ndarray) -> Step:
+        """Execute a chunk of actions, (N, n, A)."""
+        slots, action = self.episodes.admit(action)
+        if not len(slots):
+            return self.episodes.idle(action.shape[1])
+        arrays = self._ask("step", slots, {}, {"action": action})
+        outcome = Outcome(
+            obs=observations(arrays),
+            reward=arrays["reward"],
+            terminated=arrays["terminated"],
+            truncated=arrays["truncated"],
+            signals={name: arrays[name] for name in self.spec.signals},
         )
+        step, last = self.episodes.record(slots, outcome)
+        for row, slot in enumerate(slots):
+            self.history[slot].append(action[row, : last[row] + 1])
+        return step
 
-    def send(self, message: Message) -> None:
-        """Ask something."""
-        assert self.popen.stdin is not None
-        try:
-            send(self.popen.stdin, message)
-        except BrokenPipeError:
-            raise self._ended() from None
+    def get_state(self, slots: Sequence[int] | None = None) -> State:
+        """Seed and actions so far, padded by zeros, and the observation that a replay must reach."""
+        chosen = self.episodes.select(slots)
+        width = self.spec.action.dim
+        past = [np.concatenate([np.zeros((0, width)), *self.history[slot]]) for slot in chosen]
+        actions = np.zeros((len(chosen), max(map(len, past), default=0), width))
+        for row, done in enumerate(past):
+            actions[row, : len(done)] = done
+        seen = {f"obs.{name}": value[chosen] for name, value in self.episodes.obs.items()}
+        lengths = np.array([len(done) for done in past], np.int64)
+        own = {"seed": self.seeds[chosen], "length": lengths, "actions": actions}
+        return own | seen | self.episodes.get_state(chosen)
 
-    def receive(self) -> Message:
-        """The answer; its fault is raised."""
-        assert self.popen.stdout is not None
-        reply = receive(self.popen.stdout)
-        if reply is None:
-            raise self._ended()
-        if "error" in reply.head:
-            raise UserError(f"{self.env}: {reply.head['error']}")
-        return reply
+    def set_state(self, state: State, slots: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+        """Reset by seed and repeat the actions; raises a UserError if that leads elsewhere."""
+        chosen = self.episodes.select(slots)
+        started = np.flatnonzero(state["seed"] >= 0)
+        head = {"seeds": state["seed"][started], "lengths": state["length"][started]}
+        replayed = observations(
+            self._ask("replay", chosen[started], head, {"action": state["actions"][started]})
+        )
+        obs = observations(state)
+        if any(not np.array_equal(value, obs[name][started]) for name, value in replayed.items()):
+            raise UserError(
+                f"{self.spec.id} is not deterministic: the same seed and actions led elsewhere, "
+                "so its states cannot be restored"
+            )
+        for row, slot in enumerate(chosen):
+            self.seeds[slot] = state["seed"][row]
+            self.history[slot] = [state["actions"][row, : state["length"][row]]]
+        self.episodes.set_state(chosen, state, obs)
+        return obs
+
+    def render(self, slot: int = 0, width: int = 320, height: int = 240) -> np.ndarray:
+        """A picture as the environment draws it, sampled to (height, width, 3) uint8."""
+        process = self.processes[self.owner[slot]]
+        process.send(Message({"op": "render", "slot": int(self.local[slot])}))
+        picture = process.receive().arrays["picture"]
+        rows = np.arange(height) * picture.shape[0] // height
+        columns = np.arange(width) * picture.shape[1] // width
+        return picture[rows[:, None], columns]
 
     def close(self) -> None:
-        """End the worker: by the end of its input, or by force if it does not heed that."""
-        for pipe in (self.popen.stdin, self.popen.stdout):
-            assert pipe is not None
-            try:
-                pipe.close()
-            except BrokenPipeError:  # unsent bytes to a worker that is gone already
-                continue
-        try:
-            self.popen.wait(5)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-        self.log.close()
+        """End the processes."""
+        self._finalizer()
 
-    def _ended(self) -> UserError:
-        code = self.popen.wait()
-        self.log.seek(0)
-        lines = self.log.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
-        return UserError(f"{self.env}: a worker process ended with code {code}: {last}")
+    def _ask(
+        self, op: str, slots: np.ndarray, head: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Ask the owners of slots (M,) and join their rows; head and arrays have a row per slot."""
+        owner = self.owner[slots]
+        parts = {w: np.flatnonzero(owner == w) for w in np.unique(owner).tolist()}
+
+        def message(rows: np.ndarray) -> Message:
+            rest = {name: value[rows].tolist() for name, value in head.items()}
+            local = self.local[slots[rows]].tolist()
+            return Message({"op": op, "slots": local, **rest}, {k: v[rows] for k, v in arrays.items()})
+
+        replies = exchange(self.processes, {worker: message(rows) for worker, rows in parts.items()})
+        order = np.argsort(np.concatenate(list(parts.values()))) if parts else []
+        names = next(iter(replies), Message({})).arrays
+        return {name: np.concatenate([reply.arrays[name] for reply in replies])[order] for name in names}
+
+
+def observations(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those arrays that are observations, by their names."""
+    return {key.removeprefix("obs."): value for key, value in arrays.items() if key.startswith("obs.")}
+
+
+def shares(num_envs: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every slot its worker and its index there; consecutive slots share a worker."""
+    parts = np.array_split(np.arange(num_envs), workers)
+    owner = np.concatenate([np.full(len(part), worker) for worker, part in enumerate(parts)])
+    return owner, np.concatenate([np.arange(len(part)) for part in parts])
+
+
+def make_remote(env: str, num_envs: int, kwargs: Mapping[str, Any]) -> RemoteCore:
+    """Start workers for a registered id or `package.module:factory`."""
+    try:
+        json.dumps(dict(kwargs))
+    except TypeError as error:
+        raise UserError(f"keywords of {env} travel to its workers as JSON: {error}") from error
+    limit, forwarded = None, dict(kwargs)
+    if ":" in env:  # Gymnasium's own `make` knows this keyword, a factory need not
+        limit = forwarded.pop("max_episode_steps", None)
+    processes = [Process(env) for _ in range(min(num_envs, cores()))]
+    counts = np.bincount(shares(num_envs, len(processes))[0])
+    make = {
+        w: Message({"op": "make", "env": env, "kwargs": forwarded, "slots": int(n)})
+        for w, n in enumerate(counts)
+    }
+    facts = exchange(processes, make)[0].head
+    limit = limit or facts["max_steps"]
+    if limit is None:
+        close_all(processes)
+        raise UserError(f"{env} does not say how long an episode may be: give max_episode_steps")
+    dtypes = {name: leaf["dtype"] for name, leaf in facts["obs"].items()}
+    return RemoteCore(remote_spec(env, facts, limit, kwargs), num_envs, processes, dtypes)
+
+
+def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[str, Any]) -> EnvSpec:
+    """A worker's facts as a spec."""
+    action = facts["action"]
+    return EnvSpec(
+        id=env,
+        obs={name: ArraySpec(tuple(leaf["shape"])) for name, leaf in facts["obs"].items()},
+        action=ArraySpec(tuple(action["shape"]), low=tuple(action["low"]), high=tuple(action["high"])),
+        control_hz=facts["control_hz"],
+        max_steps=limit,
+        signals=tuple(facts["signals"]),
+        kwargs=dict(kwargs),
+    )

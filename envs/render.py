@@ -1,6 +1,12 @@
 """Pictures of MuJoCo states, drawn only when asked for."""
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
 
 import mujoco
 import numpy as np
@@ -57,9 +63,15 @@ class Camera:
 
 def new_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     """A renderer, or an error that says how to get OpenGL without a display."""
+    if not can_draw(os.environ, sys.platform):
+        raise UserError("cannot draw without a display: start with MUJOCO_GL=egl or MUJOCO_GL=osmesa")
     try:
         return mujoco.Renderer(model, height, width)
     except Exception as error:  # each GL backend fails in its own way, with its own class
-        raise UserError(
-            f"cannot draw: OpenGL is missing ({error}); set MUJOCO_GL=egl (GPU or Mesa) or MUJOCO_GL=osmesa before starting"
-        ) from error
+        raise UserError(f"cannot draw: {error}; start with MUJOCO_GL=egl or MUJOCO_GL=osmesa") from error
+
+
+def can_draw(environ: Mapping[str, str], platform: str) -> bool:
+    """Whether OpenGL has a place to draw. Trying without one ends the process at the second attempt."""
+    headless = platform == "linux" and not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+    return not headless or environ.get("MUJOCO_GL", "").lower() in ("egl", "osmesa")

@@ -1,12 +1,18 @@
-"""Seeds of episodes: evaluation draws from [0, 2**30), training from [2**30, 2**31), so they can never meet."""
+"""Seeds of episodes, and generators as arrays.
+
+Evaluation draws its seeds from [0, 2**30), training from [2**30, 2**31): they never meet.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
 
 FIRST_TRAIN_SEED = 2**30
+WORD = 2**64
 
 
 def train_seeds(run_seed: int, slot: int, episode: int) -> int:
@@ -22,3 +28,24 @@ def eval_seeds(n: int) -> range:
     if not 0 <= n <= FIRST_TRAIN_SEED:
         raise UserError(f"between 0 and {FIRST_TRAIN_SEED} evaluation episodes are possible, not {n}")
     return range(n)
+
+
+def packed(rng: np.random.Generator) -> list[int]:
+    """A PCG64 generator's state as six words of 64 bits."""
+    state: Any = rng.bit_generator.state
+    inner = state["state"]
+    words = [*divmod(inner["state"], WORD), *divmod(inner["inc"], WORD)]
+    return [*words, state["has_uint32"], state["uinteger"]]
+
+
+def unpacked(words: np.ndarray) -> np.random.Generator:
+    """The generator of six words."""
+    state_high, state_low, inc_high, inc_low, has_uint32, uinteger = (int(word) for word in words)
+    rng = np.random.Generator(np.random.PCG64())
+    rng.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": state_high * WORD + state_low, "inc": inc_high * WORD + inc_low},
+        "has_uint32": has_uint32,
+        "uinteger": uinteger,
+    }
+    return rng

@@ -1,18 +1,18 @@
 """What a MuJoCo task declares, and the few formulas that several tasks share.
 
 A frame maps names to arrays (..., size): `qpos`, `qvel` and what the task `reads` from MjData beyond them.
-Tasks are frozen dataclasses whose fields are Gymnasium's keywords, so that a keyword is honoured by being a field.
+Tasks are frozen dataclasses whose fields are Gymnasium's keywords: a keyword is honoured by being a field.
 """
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
+import mujoco
 import numpy as np
-
-if TYPE_CHECKING:
-    import mujoco
 
 Frame = Mapping[str, np.ndarray]
 Range = tuple[float, float]
@@ -23,6 +23,7 @@ Read = tuple[str, str | int | None]
 STATE_ONLY: Mapping[str, Read] = {}
 
 
+@runtime_checkable
 class Task(Protocol):
     """One MuJoCo task; its functions are vectorised over leading dimensions."""
 
@@ -91,6 +92,7 @@ def state_obs(frame: Frame, hidden: int, limit: float | None = None) -> np.ndarr
     return np.concatenate((frame["qpos"][..., hidden:], qvel), -1)
 
 
+@runtime_checkable
 class Forward(Protocol):
     """What a task that pays for speed along x has among its fields."""
 
@@ -105,7 +107,7 @@ class Forward(Protocol):
 def forward_reward(
     task: Forward, x: tuple[np.ndarray, np.ndarray], action: np.ndarray, model: mujoco.MjModel
 ) -> np.ndarray:
-    """Mean speed (m/s) over one action between two values of x, less the cost of the effort; both weighted."""
+    """Mean speed (m/s) over one action between two values of x, less the cost of effort; both weighted."""
     before, after = x
     speed = (after - before) / (model.opt.timestep * task.frame_skip)
     return task.forward_reward_weight * speed - task.ctrl_cost_weight * squares(action)

@@ -1,10 +1,12 @@
 """Engine that keeps MuJoCo's data of every slot alive and steps it in Python threads.
 
-For tasks that read what a state alone does not hold: contact forces, and frames of bodies, which MuJoCo leaves one
-physics step behind the positions. A thread runs one slot's whole chunk before it takes the next slot.
+For tasks that read what a state alone does not hold: contact forces, and frames of bodies, which MuJoCo
+leaves a physics step behind the positions. A thread runs one slot's whole chunk before it takes the next.
 
 N slots, M running, n actions per chunk, A action dimensions, Q state size.
 """
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
 
@@ -15,15 +17,13 @@ import numpy as np
 
 from ..errors import UserError
 from .core import State
+from .physics import INTEGRATION
 from .task import Read
 from .threads import Crew
 
-INTEGRATION = int(mujoco.mjtState.mjSTATE_INTEGRATION.value)
-"""positions, velocities, controls and the solver's warm start: what the next step depends on"""
-
 
 class DataEngine:
-    """Moves slots by whole chunks; `state` (N, Q) and `frames` (N, ...) say where each is and what it showed."""
+    """Moves slots by whole chunks; `state` (N, Q) and `frames` (N, ...): where each is and what it showed."""
 
     def __init__(
         self, model: mujoco.MjModel, frame_skip: int, num_envs: int, reads: Mapping[str, Read]

@@ -14,7 +14,7 @@ from .core import Core, State, Step
 
 
 class TensorEnv:
-    """The `VectorEnv` of policies: a Core whose arrays become tensors on `device`, in the Core's precision."""
+    """The `VectorEnv` of policies: a Core whose arrays become tensors on `device`, in their own precision."""
 
     def __init__(self, core: Core, device: str | torch.device = "cpu") -> None:
         self.core = core

@@ -1,7 +1,7 @@
 """Messages between a process and its workers: a JSON head and raw arrays, over pipes. Nothing is pickled.
 
-On the wire: two little-endian lengths (head: 4 bytes, body: 8 bytes), the head, the body. The head lists the arrays
-that the body holds one after the other as `[name, dtype, shape]`.
+On the wire: two little-endian lengths (head: 4 bytes, body: 8 bytes), the head, the body. The head lists the
+arrays that the body holds one after the other as `[name, dtype, shape]`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Message:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def send(stream: BinaryIO, message: Message) -> None:
+def send(stream: BufferedIOBase, message: Message) -> None:
     """Write one message."""
     arrays = {name: np.ascontiguousarray(array) for name, array in message.arrays.items()}
     for name, array in arrays.items():
@@ -37,11 +38,13 @@ def send(stream: BinaryIO, message: Message) -> None:
     listing = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
     head = json.dumps({**message.head, "arrays": listing}).encode()
     size = sum(array.nbytes for array in arrays.values())
-    stream.write(b"".join((LENGTHS.pack(len(head), size), head, *(array.tobytes() for array in arrays.values()))))
+    stream.write(
+        b"".join((LENGTHS.pack(len(head), size), head, *(array.tobytes() for array in arrays.values())))
+    )
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> Message | None:
+def receive(stream: BufferedIOBase) -> Message | None:
     """Read one message; None if the other side is gone."""
     lengths = stream.read(LENGTHS.size)
     if len(lengths) < LENGTHS.size:

@@ -6,15 +6,15 @@ It answers one message per chunk and ends when its input does, so it never outli
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from ..errors import UserError
-from .foreign import check_action, describe, open_env, reader, succeeded
+from .foreign import boxes, check_action, describe, open_env, read, succeeded
 from .wire import Message, receive, send
 
 
@@ -24,12 +24,13 @@ class Worker:
     def __init__(self, env: str, kwargs: dict[str, Any], slots: int) -> None:
         self.envs: list[gym.Env] = [open_env(env, kwargs) for _ in range(slots)]
         self.facts = describe(env, self.envs[0])
-        self.boxes, self.read = reader(env, self.envs[0].observation_space)
+        self.boxes = boxes(env, self.envs[0].observation_space)
         self.dtype = check_action(env, self.envs[0].action_space).dtype
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> Message:
         """First observations, name -> (S, ...)."""
-        seen = [self.read(self.envs[slot].reset(seed=seed)[0]) for slot, seed in zip(slots, seeds, strict=True)]
+        first = [self.envs[slot].reset(seed=seed)[0] for slot, seed in zip(slots, seeds, strict=True)]
+        seen = [read(obs, self.boxes) for obs in first]
         return Message({}, {f"obs.{name}": np.stack([obs[name] for obs in seen]) for name in self.boxes})
 
     def step(self, slots: Sequence[int], action: np.ndarray, lengths: Sequence[int] | None = None) -> Message:
@@ -43,7 +44,9 @@ class Worker:
             self._run(row, slot, action[row, : lengths[row] if lengths else None], out)
         return Message({}, out)
 
-    def replay(self, slots: Sequence[int], seeds: Sequence[int], lengths: Sequence[int], action: np.ndarray) -> Message:
+    def replay(
+        self, slots: Sequence[int], seeds: Sequence[int], lengths: Sequence[int], action: np.ndarray
+    ) -> Message:
         """Reset by seed and repeat `lengths` actions of (S, L, A); observations after the last of them."""
         first = self.reset(slots, seeds).arrays
         after = self.step(slots, action, lengths).arrays
@@ -56,7 +59,7 @@ class Worker:
         """A picture, if the environment was made to give some."""
         picture = self.envs[slot].render()
         if not isinstance(picture, np.ndarray):
-            raise UserError("make it with render_mode='rgb_array' to have pictures")
+            raise ValueError("make it with render_mode='rgb_array' to have pictures")
         return Message({}, {"picture": picture})
 
     def close(self) -> None:
@@ -67,7 +70,7 @@ class Worker:
     def _run(self, row: int, slot: int, actions: np.ndarray, out: dict[str, np.ndarray]) -> None:
         for k, action in enumerate(actions.astype(self.dtype)):
             obs, reward, terminated, truncated, info = self.envs[slot].step(action)
-            for name, value in self.read(obs).items():
+            for name, value in read(obs, self.boxes).items():
                 out[f"obs.{name}"][row, k] = value
             out["reward"][row, k] = reward
             out["success"][row, k] = succeeded(info) or 0.0
@@ -84,20 +87,21 @@ def answer(worker: Worker | None, message: Message) -> tuple[Worker, Message]:
         worker = Worker(**head)
         return worker, Message(worker.facts)
     if worker is None:
-        raise UserError(f"'{op}' came before 'make'")
+        raise ValueError(f"'{op}' came before 'make'")
     asked = {"reset": worker.reset, "step": worker.step, "replay": worker.replay, "render": worker.render}[op]
     return worker, asked(**head, **message.arrays)
 
 
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
+def serve(source: BufferedIOBase, sink: BufferedIOBase) -> None:
     """Answer messages until there are no more; a fault of the environment is an answer too."""
     worker = None
     while (message := receive(source)) is not None:
         try:
             worker, reply = answer(worker, message)
         except Exception as error:  # whatever a foreign environment raises is told to the parent, in one line
-            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            reply = Message({"error": kind + str(error).strip().partition("\n")[0]})
+            text = str(error).strip().partition("\n")[0]
+            ours = isinstance(error, UserError)  # those name the environment already
+            reply = Message({"error": text if ours else f"{type(error).__name__}: {text}", "named": ours})
         send(sink, reply)
     if worker:
         worker.close()
@@ -105,10 +109,10 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 def main() -> None:
     """Keep the pipe to the parent for messages alone: what the environment prints goes to standard error."""
-    sink = os.fdopen(os.dup(1), "wb")
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:
-        serve(sys.stdin.buffer, sink)
+        serve(source, sink)
     except BrokenPipeError:
         os._exit(0)  # the parent is gone, nobody is left to tell
 

@@ -172,9 +172,9 @@ class _Collection:
             seeds.append(train_seeds(self.seed, 0, slot.index) if slot else 0)
         return free, dict(self.core.reset(seeds, free)) if free else {}
 
-    def progress(self) -> dict[str, float]:
+    def progress(self) -> dict[str, int | float]:
         """Episodes on disk, and means over those written by this process."""
-        metrics: dict[str, float] = {"episodes": len(self.writer)}
+        metrics: dict[str, int | float] = {"episodes": len(self.writer)}
         if self.returns:
             metrics["rollout/ep_rew_mean"] = float(np.mean(self.returns))
         if self.successes:

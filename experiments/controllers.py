@@ -59,11 +59,12 @@ class Uniform:
             raise UserError(f"{spec.id} has no finite action limits: random actions cannot be drawn")
 
 
+@dataclass(frozen=True)
 class PolicyController:
     """A saved policy, its noise drawn from each episode's own generator."""
 
-    def __init__(self, actor: Actor, device: torch.device) -> None:
-        self.actor, self.device = actor, device
+    actor: Actor
+    device: torch.device
 
     @property
     def n_obs_steps(self) -> int:
@@ -113,7 +114,7 @@ def make_controller(name: str, spec: EnvSpec, noise: float = 0.0) -> Controller:
     """The controller called `waypoint` or `random`, or the actor saved at a path.
 
     Args:
-        name: `waypoint`, `random`, a policy folder, or `file.npz[:snapshot]`.
+        name: `waypoint` (PointMaze), `random`, a policy folder or run, or `file.npz[:snapshot]`.
         spec: the environment to act in.
         noise: factor on an .npz actor's own deviation; for others a deviation in units of the action.
 
@@ -122,19 +123,24 @@ def make_controller(name: str, spec: EnvSpec, noise: float = 0.0) -> Controller:
     """
     if noise < 0:
         raise UserError(f"noise {noise} must not be negative")
-    if name == "random" and noise:
-        raise UserError("random actions take no noise: leave --noise out")
     controller = _load(name, spec, noise)
     controller.check_env(spec)
-    plain = noise == 0 or ".npz" in name
-    return controller if plain else Disturbed(controller, noise)
+    return controller
 
 
 def _load(name: str, spec: EnvSpec, noise: float) -> Controller:
     if name == "random":
+        if noise:
+            raise UserError("random actions take no noise: leave --noise out")
         return Uniform(spec)
+    if name == "waypoint":
+        from ..envs.waypoint import WaypointController, maze_of
+
+        return WaypointController(maze=maze_of(spec), noise=noise)
     if ".npz" in name:
         return load_actor_npz(name, noise)
-    from ..policies import default_device, load_policy
+    from ..policies.storage import default_device, load_policy
+    from .checkpoint import policy_folder
 
-    return PolicyController(load_policy(name), default_device())
+    policy = PolicyController(load_policy(policy_folder(name)), default_device())
+    return Disturbed(policy, noise) if noise else policy

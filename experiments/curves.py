@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from .pictures import load_pictures
 from .plots import Line
 from .run_folder import RunFolder
 
-APART = ("seed", "out")
+APART = ("seed", "out", "resume")
 """configuration in which runs of one group may differ"""
 POINTS = 240
 """a curve of more points is averaged down to this many"""
@@ -47,8 +46,15 @@ class Run:
 
     @cached_property
     def ledgers(self) -> dict[str, Ledger]:
-        """Evaluations by name."""
-        return self.folder.ledgers()
+        """Evaluations by name; of those named by a step of training, 0 is base and the last one tuned."""
+        ledgers = self.folder.ledgers()
+        steps = sorted((name for name in ledgers if name.isdecimal()), key=int)
+        found = {name: ledger for name, ledger in ledgers.items() if not name.isdecimal()}
+        if steps and int(steps[0]) == 0:
+            found.setdefault("base", ledgers[steps.pop(0)])
+        if steps:
+            found.setdefault("tuned", ledgers[steps[-1]])
+        return found
 
     @cached_property
     def pictures(self) -> dict[str, Any]:
@@ -57,7 +63,9 @@ class Run:
 
     def column(self, key: str, x: str) -> tuple[np.ndarray, np.ndarray]:
         """Values of `key` over `x`, where a line has both."""
-        pairs = [(row[x], row[key]) for row in self.rows if row.get(key) is not None and row.get(x) is not None]
+        pairs = [
+            (row[x], row[key]) for row in self.rows if row.get(key) is not None and row.get(x) is not None
+        ]
         table = np.array(pairs, dtype=float).reshape(-1, 2)
         return table[:, 0], table[:, 1]
 
@@ -92,7 +100,7 @@ class Group:
         x, mean, low, high = thin(grid, values.mean(0), values.min(0), values.max(0))
         return Line(self.name, x, mean, low, high, color=self.color)
 
-    def keys(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """Metrics that any run logs, in order of first appearance."""
         return list(dict.fromkeys(key for run in self.runs for row in run.rows for key in row))
 
@@ -120,5 +128,5 @@ def thin(*columns: np.ndarray) -> list[np.ndarray]:
 def _name(runs: Sequence[Run]) -> str:
     if len(runs) == 1:
         return runs[0].name
-    common = commonprefix([run.name for run in runs])
-    return re.sub(r"[-_. ]+(seed|s)?[-_. ]*\d*$", "", common) or runs[0].name
+    stems = {re.sub(r"[-_. ]+(seed|s)?[-_. ]*\d+$", "", run.name) for run in runs}
+    return stems.pop() if len(stems) == 1 else runs[0].name

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from ..errors import UserError, unknown
+from .cli import parse
 
 if TYPE_CHECKING:
     from ..datasets import Episodes, Finding
@@ -25,7 +26,7 @@ class Collect:
     env: tyro.conf.Positional[str]
     """environment id"""
     actor: str
-    """`waypoint` (PointMaze), `random`, a policy folder, or FILE.npz[:snapshot]"""
+    """`waypoint` (PointMaze), `random`, a policy folder or run, or FILE.npz[:snapshot]"""
     out: str
     """dataset folder to write or continue"""
     episodes: int = 100
@@ -83,7 +84,7 @@ def data(argv: Sequence[str]) -> int:
     if argv[0] not in VERBS:
         raise unknown("data verb", argv[0], VERBS)
     config, run = VERBS[argv[0]]
-    return run(_parse(config, argv[1:], f"noisepilot data {argv[0]}"))
+    return run(parse(config, argv[1:], f"noisepilot data {argv[0]}"))
 
 
 def collect(config: Collect) -> int:
@@ -235,10 +236,6 @@ def _kwargs(text: str) -> dict[str, Any]:
     if not isinstance(kwargs, dict):
         raise UserError(f"--env-kwargs must be a JSON object like '{{\"name\": value}}', got {text}")
     return kwargs
-
-
-def _parse(config: Any, argv: Sequence[str], prog: str) -> Any:
-    return tyro.cli(config, args=list(argv), prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
 def _summary(config: Any) -> str:

@@ -1,15 +1,14 @@
-"""Pictures of a policy at work as SVG: paths in a plane, a denoising chain, a film strip. Input: pictures.json."""
+"""A policy at work as SVG, from pictures.json: paths in a plane, a denoising chain, a film strip."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from .plots import SERIES, color_of, heat_strip, legend, path_of, svg
+from .plots import SERIES, Pixels, color_of, heat_strip, legend, path_of, svg, tag, tooltip
 
 POSITION, GOAL = "state", "goal"
 """observations whose first two numbers are where the body and its goal are"""
@@ -38,7 +37,7 @@ def has_plane(record: Mapping[str, Any]) -> bool:
 
 
 def chain(record: Mapping[str, Any]) -> str:
-    """Small multiples over denoising time: two action dimensions as paths in their plane, others as curves."""
+    """Small multiples over denoising time: two action dimensions as paths in their plane, more as curves."""
     x = np.asarray(record["x"], dtype=float)
     shown = np.unique(np.linspace(0, x.shape[1] - 1, PANELS).round().astype(int))
     flat = x.shape[-1] == 2
@@ -69,7 +68,11 @@ def _film_of_path(record: Mapping[str, Any], color: int) -> str:
     length = len(episode["states"][POSITION])
     ends = np.unique(np.linspace(1, length, FRAMES).round().astype(int)).tolist()
     maps = (
-        _map({"path": dict(record, episodes=[_until(episode, end, last=end == length)])}, {"path": color}, width=120)
+        _map(
+            {"path": dict(record, episodes=[_until(episode, end, last=end == length)])},
+            {"path": color},
+            width=120,
+        )
         for end in ends
     )
     return _strip(maps, [f"step {end - 1}" for end in ends])
@@ -97,7 +100,7 @@ def states(episode: Mapping[str, Any], *, columns: int = 160) -> str:
     return heat_strip(np.array(rows), names)
 
 
-def _map(recorded: Mapping[str, Mapping[str, Any]], colors: Mapping[str, int], *, width: float) -> str:
+def _map(recorded: Mapping[str, Mapping[str, Any]], colors: Mapping[str, int], *, width: Pixels) -> str:
     """Walls, paths and goals; of the ring of walls around a maze only the inner half is shown."""
     places = sorted({tuple(w) for record in recorded.values() for w in record["walls"]})
     left, bottom, w, h = _box(recorded, places)
@@ -112,7 +115,7 @@ def _map(recorded: Mapping[str, Mapping[str, Any]], colors: Mapping[str, int], *
         body += [_path(e, name, color_of(colors[name]), to, small) for e in record["episodes"]]
     first = next(iter(recorded.values()))
     body += [_goal(episode, to, small) for episode in first["episodes"]]
-    frame = f'<rect class="panel" width="{width}" height="{h * scale:.1f}"/>'
+    frame = tag("rect", class_="panel", width=width, height=h * scale)
     return svg(width, round(h * scale, 1), frame + "".join(body), label="paths of " + ", ".join(recorded))
 
 
@@ -130,29 +133,29 @@ def _box(recorded: Mapping[str, Mapping[str, Any]], places: Sequence[Sequence[fl
 def _wall(corner: tuple[float, float], width: float, height: float) -> str:
     # Half a pixel over the edge closes the seams between neighbouring blocks.
     x, y = corner
-    return f'<rect class="wall" x="{x:.1f}" y="{y:.1f}" width="{width + 0.5:.1f}" height="{height + 0.5:.1f}"/>'
+    return tag("rect", class_="wall", x=x, y=y, width=width + 0.5, height=height + 0.5)
 
 
 def _path(episode: Mapping[str, Any], name: str, color: str, to: Place, small: bool) -> str:
-    points = [to(*p[:2]) for p in episode["states"][POSITION]]
-    (x0, y0), (x1, y1) = points[0], points[-1]
+    points = np.array([to(*p[:2]) for p in episode["states"][POSITION]])
+    (x0, y0), (x1, y1) = points[0].tolist(), points[-1].tolist()
     outcome = "reached the goal" if episode["success"] else "failed"
-    data = path_of([p[0] for p in points], [p[1] for p in points])
-    cross = "" if episode["success"] else f'<path class="fail" style="stroke:{color}" d="{_cross(x1, y1, 3 if small else 5)}"/>'
-    return (
-        f'<path class="trace" style="stroke:{color}" d="{data}">'
-        f"<title>{escape(name)}, seed {episode['seed']}: {outcome}, return {episode['return']:g}</title></path>"
-        f'<circle class="start" style="stroke:{color}" cx="{x0:.1f}" cy="{y0:.1f}" r="{2 if small else 4}"/>{cross}'
-    )
+    hint = tooltip(f"{name}, seed {episode['seed']}: {outcome}, return {episode['return']:g}")
+    stroke, r = f"stroke:{color}", 3 if small else 5
+    trace = tag("path", hint, class_="trace", style=stroke, d=path_of(points[:, 0], points[:, 1]))
+    start = tag("circle", class_="start", style=stroke, cx=x0, cy=y0, r=r - 1)
+    if episode["success"]:
+        return trace + start
+    cross = f"M{x1 - r:.1f} {y1 - r:.1f}l{2 * r} {2 * r}m0 {-2 * r}l{-2 * r} {2 * r}"
+    return trace + start + tag("path", class_="fail", style=stroke, d=cross)
 
 
 def _goal(episode: Mapping[str, Any], to: Place, small: bool) -> str:
     if GOAL not in episode["states"]:
         return ""
     x, y = to(*episode["states"][GOAL][-1][:2])
-    return (
-        f'<circle class="goal" cx="{x:.1f}" cy="{y:.1f}" r="{3 if small else 5.5}"><title>goal of seed {episode["seed"]}</title></circle>'
-    )
+    hint = tooltip(f"goal of seed {episode['seed']}")
+    return tag("circle", hint, class_="goal", cx=x, cy=y, r=3 if small else 5.5)
 
 
 def _tally(episodes: Sequence[Mapping[str, Any]]) -> str:
@@ -160,38 +163,32 @@ def _tally(episodes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _flat_panel(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
-    """Chunks x (B, H, 2) as paths through the action plane, their first action marked."""
+    """Chunks x (B, H, 2) as paths through the action plane; later actions are fainter."""
     unit = (x - low) / (high - low)
+    fade = np.linspace(1, 0.25, x.shape[1])
     body = []
     for points in 6 + 108 * np.stack([unit[..., 0], 1 - unit[..., 1]], -1):
-        body.append(f'<path class="chunk" style="stroke:{color_of(0)}" d="{path_of(points[:, 0], points[:, 1])}"/>')
-        body += [_dot(px, py, h, len(points)) for h, (px, py) in enumerate(points)]
+        body.append(_chunk(points[:, 0], points[:, 1], 0))
+        body += [
+            tag("circle", style=f"fill:{color_of(0)};opacity:{o:.2f}", cx=px, cy=py, r=2.4)
+            for (px, py), o in zip(points.tolist(), fade, strict=True)
+        ]
     return _panel("".join(body), "a chunk of actions in their plane")
 
 
 def _curve_panel(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
-    """Chunks x (B, H, A) over the horizon, one colour per action dimension, all on their own scale."""
-    unit = (x - low) / (high - low)
-    steps = 6 + 108 * np.arange(x.shape[1]) / max(x.shape[1] - 1, 1)
-    body = [
-        f'<path class="chunk" style="stroke:{color_of(a)}" d="{path_of(steps, 6 + 108 * (1 - chunk[:, a]))}"/>'
-        for chunk in unit
-        for a in range(min(x.shape[-1], SERIES))
-    ]
+    """Chunks x (B, H, A) over the horizon, one colour per action dimension, each on its own scale."""
+    unit = 6 + 108 * (1 - (x - low) / (high - low))
+    steps = np.linspace(6, 114, x.shape[1])
+    shown = range(min(x.shape[-1], SERIES))
+    body = [_chunk(steps, chunk[:, a], a) for chunk in unit for a in shown]
     return _panel("".join(body), "a chunk of actions over the horizon")
 
 
-def _dot(x: float, y: float, step: int, horizon: int) -> str:
-    # Later actions of the chunk are fainter, so that its direction shows.
-    opacity = 1 - 0.75 * step / max(horizon - 1, 1)
-    if not (math.isfinite(x) and math.isfinite(y)):
-        return ""
-    return f'<circle style="fill:{color_of(0)};opacity:{opacity:.2f}" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>'
-
-
-def _cross(x: float, y: float, r: float) -> str:
-    return f"M{x - r:.1f} {y - r:.1f}L{x + r:.1f} {y + r:.1f}M{x - r:.1f} {y + r:.1f}L{x + r:.1f} {y - r:.1f}"
+def _chunk(x: np.ndarray, y: np.ndarray, color: int) -> str:
+    return tag("path", class_="chunk", style=f"stroke:{color_of(color)}", d=path_of(x, y))
 
 
 def _panel(body: str, label: str) -> str:
-    return svg(120, 120, f'<rect class="panel" x="0.5" y="0.5" width="119" height="119" rx="6"/>{body}', label=label)
+    frame = tag("rect", class_="panel", x=0.5, y=0.5, width=119, height=119, rx=6)
+    return svg(120, 120, frame + body, label=label)

@@ -58,7 +58,7 @@ def finetune(config: Finetune) -> RunFolder:
         raise UserError("fine-tuning needs an environment: name a recipe, or give --env.id")
     run = RunFolder.open(config.out) if config.resume else None
     use_fast_matmul(resume_state(run)["fast_matmul"] if run else None)
-    with _environment(config.env, config.budget.num_envs, base) as env:
+    with environment(config.env, config.budget.num_envs, base) as env:
         training = _Training(config, base, env)
         if run:
             training.load(resume_state(run))
@@ -71,7 +71,8 @@ def finetune(config: Finetune) -> RunFolder:
 
 
 @contextmanager
-def _environment(ref: EnvRef, num_envs: int, policy: Policy) -> Iterator[TensorEnv]:
+def environment(ref: EnvRef, num_envs: int, policy: Policy) -> Iterator[TensorEnv]:
+    """An environment that the policy fits, closed afterwards."""
     env = make(ref.id, num_envs, str(policy.device), **ref.kwargs)
     try:
         policy.spec.check_env(env.spec)
@@ -89,7 +90,9 @@ class _Training:
         self.state = config.algo.init(base)
         self.generator = torch.Generator(base.device).manual_seed(config.seed)
         self.collector = Collector(env, base.spec.n_obs_steps, config.budget.decisions, config.seed)
-        self.eval_env = make(config.env.id, min(40, config.budget.eval_episodes), str(base.device), **config.env.kwargs)
+        self.eval_env = make(
+            config.env.id, min(40, config.budget.eval_episodes), str(base.device), **config.env.kwargs
+        )
         self.wall_s = 0.0
 
     def run(self, run: RunFolder) -> None:
@@ -112,13 +115,17 @@ class _Training:
 
     def iterate(self) -> dict[str, Any]:
         """One rollout and its update; returns metrics."""
-        rollout, episodes, seconds = self.collector.collect(self._act, fresh=self.config.budget.reset_each_iteration)
+        rollout, episodes, seconds = self.collector.collect(
+            self._act, fresh=self.config.budget.reset_each_iteration
+        )
         started = time.perf_counter()
         if not bool(torch.isfinite(rollout.reward).all()):
             raise UserError(f"{self.env.spec.id} returned a reward that is not finite: check the environment")
         learned = self.config.algo.update(self.state, rollout, self.generator)
         if not all(math.isfinite(v) for v in learned.values()):
-            raise UserError("a loss is not finite: lower the learning rates, or resume from an earlier checkpoint")
+            raise UserError(
+                "a loss is not finite: lower the learning rates, or resume from an earlier checkpoint"
+            )
         seconds["time/update_s"] = time.perf_counter() - started
         return episodes.metrics() | {f"train/{k}": v for k, v in learned.items()} | seconds
 
@@ -165,4 +172,3 @@ class _Training:
         self.collector.load(tree["collector"])
         self.generator.set_state(tree["generator"])
         self.wall_s = tree["wall_s"]
-

@@ -1,4 +1,4 @@
-"""The table at the head of a report: every policy with its intervals, and how it differs from the first one."""
+"""The table at the head of a report: every policy with its intervals and its difference from the first."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _title(entry: Entry) -> str:
 
 def _episodes(entry: Entry) -> str:
     runs, episodes = entry.grid("seed").shape
-    return f"{episodes:,}" if runs == 1 else f"{runs} × {episodes:,}"
+    return f"{episodes:,}" if runs == 1 else f"{runs} &times; {episodes:,}"
 
 
 def _spread(entry: Entry) -> str:
@@ -60,14 +60,18 @@ def _spread(entry: Entry) -> str:
 
 
 def _show(name: str) -> Callable[[float], str]:
-    shows = {"success": lambda x: f"{100 * x:.1f}", "score": lambda x: f"{x:.1f}", "goal": lambda x: f"{x:.2f}"}
+    shows = {
+        "success": lambda x: f"{100 * x:.1f}",
+        "score": lambda x: f"{x:.1f}",
+        "goal": lambda x: f"{x:.2f}",
+    }
     return shows.get(name, number)
 
 
 def _cell(name: str, values: Sequence[Interval | None], row: int, color: int) -> str:
     value = values[row]
     if value is None:
-        return "–"
+        return "&ndash;"
     show, unit = _show(name), {"success": " %", "goal": " s"}.get(name, "")
     text = f"<b>{show(value.mean)}{unit}</b><small>{show(value.low)} to {show(value.high)}</small>"
     if name not in DRAWN:
@@ -87,6 +91,5 @@ def _versus(entry: Entry) -> str:
     show: Callable[[float], str] = (lambda x: f"{x:+.1f}") if percent else (lambda x: f"{x:+.4g}")
     p = "" if found.p is None else f", {p_value(found.p)}"
     unit = " points" if percent else ""
-    return (
-        f'<b class="{tone}">{show(delta.mean)}{unit}</b><small>{show(delta.low)} to {show(delta.high)}{p}</small>'
-    )
+    interval = f"{show(delta.low)} to {show(delta.high)}"
+    return f'<b class="{tone}">{show(delta.mean)}{unit}</b><small>{interval}{p}</small>'

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..files import atomic_write
 from . import statistics
-from .files import atomic_write
 from .statistics import Interval
 
 SCHEMA = 1

@@ -1,4 +1,4 @@
-"""The HTML page around a report: one file, no script, nothing loaded from elsewhere; light and dark by preference."""
+"""The HTML page around a report: one file without scripts or links, light or dark by preference."""
 
 from __future__ import annotations
 
@@ -7,59 +7,77 @@ from html import escape
 from typing import Any
 
 STYLE = """
-:root { color-scheme: light dark; --paper:#fff; --card:#f7f8fa; --ink:#1a202b; --muted:#667085; --grid:#e6e9ee;
+:root { color-scheme:light dark; --paper:#fff; --card:#f7f8fa; --ink:#1a202b; --muted:#667085; --grid:#e6e9ee;
   --rule:#d5dae2; --wall:#c3cad5; --good:#17803d; --bad:#b42318;
-  --s0:#2f6bdb; --s1:#dd7116; --s2:#16936b; --s3:#a5489f; --s4:#b08a00; --s5:#7a8699; }
-@media (prefers-color-scheme: dark) { :root { --paper:#12151b; --card:#1a1e26; --ink:#e8ebf0; --muted:#98a2b3;
+  --s0:#2f6bdb; --s1:#dd7116; --s2:#16936b; --s3:#a5489f; --s4:#b08a00; --s5:#7a8699 }
+@media (prefers-color-scheme:dark) { :root { --paper:#12151b; --card:#1a1e26; --ink:#e8ebf0; --muted:#98a2b3;
   --grid:#2a303a; --rule:#39414e; --wall:#465062; --good:#4cc38a; --bad:#ff8a7d;
-  --s0:#6ea0ff; --s1:#f59b4c; --s2:#4cc9a0; --s3:#d587d0; --s4:#dbb842; --s5:#98a4b8; } }
-* { box-sizing: border-box }
+  --s0:#6ea0ff; --s1:#f59b4c; --s2:#4cc9a0; --s3:#d587d0; --s4:#dbb842; --s5:#98a4b8 } }
+* { box-sizing:border-box }
 body { margin:0; background:var(--paper); color:var(--ink); font:15px/1.5 system-ui,-apple-system,"Segoe UI",
-  Roboto,"Helvetica Neue",Arial,sans-serif; font-variant-numeric:tabular-nums; -webkit-font-smoothing:antialiased }
+  Roboto,"Helvetica Neue",Arial,sans-serif; font-variant-numeric:tabular-nums }
 main { max-width:1000px; margin:0 auto; padding:44px 28px 72px }
 h1 { font-size:30px; line-height:1.2; letter-spacing:-.02em; margin:0 0 6px; font-weight:680 }
 h2 { font-size:18px; letter-spacing:-.01em; margin:46px 0 14px; font-weight:640 }
 h3 { font-size:14px; margin:22px 0 8px; font-weight:600 }
-p { margin:6px 0 } a { color:var(--s0) }
-.meta,.note,small,figcaption { color:var(--muted) } .meta { font-size:14px } .note { font-size:13px; max-width:72ch }
+p { margin:6px 0 }
+.meta, .note, small, figcaption { color:var(--muted) }
+.meta { font-size:14px }
+.note { font-size:13px; max-width:72ch }
 .finding { font-size:17px; line-height:1.45; margin:22px 0 0; padding:14px 18px; background:var(--card);
   border-left:3px solid var(--s0); border-radius:0 8px 8px 0 }
 .finding + .finding { margin-top:8px }
 .scroll { overflow-x:auto; margin-top:18px }
 table { border-collapse:collapse; width:100%; font-size:14px }
-th { text-align:left; font-weight:500; color:var(--muted); font-size:12.5px; padding:6px 18px 6px 0; white-space:nowrap;
-  border-bottom:1px solid var(--rule) }
-td { padding:10px 18px 10px 0; border-bottom:1px solid var(--grid); vertical-align:middle; white-space:nowrap }
-td small { display:block; font-size:12px } td b { font-weight:620 } tr:last-child td { border-bottom:0 }
-td i,.legend i { display:inline-block; width:10px; height:10px; border-radius:3px; margin-right:8px }
-.good { color:var(--good) } .bad { color:var(--bad) }
-.grid2 { display:grid; grid-template-columns:repeat(auto-fit,minmax(380px,1fr)); gap:20px 24px }
-.grid3 { display:grid; grid-template-columns:repeat(auto-fit,minmax(270px,1fr)); gap:18px 22px }
-figure { margin:0; min-width:0 } figure.plot figcaption { font-size:13.5px; font-weight:600; color:var(--ink);
-  margin:0 0 4px }
-.strip { display:grid; gap:10px; grid-template-columns:repeat(auto-fill,minmax(104px,1fr)) }
-.strip figcaption { font-size:12px; margin-top:3px; display:flex; justify-content:space-between; align-items:baseline }
-.beside { display:grid; gap:8px 36px; grid-template-columns:repeat(auto-fit,minmax(min(400px,100%),1fr)) }
+th { text-align:left; font-weight:500; color:var(--muted); font-size:12.5px; padding:6px 18px 6px 0;
+  white-space:nowrap; border-bottom:1px solid var(--rule) }
+td { padding:10px 18px 10px 0; white-space:nowrap; border-bottom:1px solid var(--grid) }
+td small { display:block; font-size:12px }
+td b { font-weight:620 }
+tr:last-child td { border-bottom:0 }
+td i, .legend i { display:inline-block; width:10px; height:10px; border-radius:3px; margin-right:8px }
+.good { color:var(--good) }
+.bad { color:var(--bad) }
+.grid2 { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(380px,100%),1fr)); gap:20px }
+.grid3 { display:grid; grid-template-columns:repeat(auto-fill,minmax(270px,1fr)); gap:18px 22px }
+.beside { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(400px,100%),1fr)); gap:8px 36px }
+.strip { display:grid; grid-template-columns:repeat(auto-fill,minmax(104px,1fr)); gap:10px }
 .beside .strip { grid-template-columns:repeat(3,1fr) }
-.film img { width:100%; display:block; border-radius:6px }
-.plane svg { border-radius:8px } .legend { display:flex; flex-wrap:wrap; gap:4px 20px; font-size:13px; margin:2px 0 10px }
+figure { margin:0; min-width:0 }
+.plot figcaption { font-size:13.5px; font-weight:600; color:var(--ink); margin:0 0 4px }
+.strip figcaption { font-size:12px; margin-top:3px; display:flex; justify-content:space-between;
+  align-items:baseline }
+.strip img { width:100%; display:block; border-radius:6px }
+.plane svg { border-radius:8px }
+.legend { display:flex; flex-wrap:wrap; gap:4px 20px; font-size:13px; margin:2px 0 10px }
 .legend span { display:inline-flex; align-items:center }
-svg { display:block; max-width:100%; overflow:hidden } svg:not([width]) { width:100%; height:auto }
+svg { display:block; max-width:100%; overflow:hidden }
+svg:not([width]) { width:100%; height:auto }
 svg text { font:11px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif; fill:var(--muted) }
-svg text.on { fill:#fff; font-weight:600 } .grid { stroke:var(--grid) } .axis { stroke:var(--rule) }
-.curve { fill:none; stroke-width:1.9; stroke-linejoin:round; stroke-linecap:round } .band { opacity:.17 }
-.spot { opacity:0 } .spot:hover { opacity:1 } .rail { stroke:var(--grid) } .zero { stroke:var(--muted) }
-.whisker { stroke-width:2.6; stroke-linecap:round } .heat { fill:var(--s0); shape-rendering:crispEdges } .wall { fill:var(--wall); shape-rendering:crispEdges }
-.trace { fill:none; stroke-width:1.8; opacity:.75; stroke-linejoin:round } .trace:hover { opacity:1; stroke-width:3 }
-.start { fill:var(--paper); stroke-width:1.8 } .goal { fill:var(--good); stroke:var(--paper); stroke-width:1.5 }
-.fail { fill:none; stroke-width:2.2; stroke-linecap:round } .panel { fill:var(--card); stroke:var(--grid) }
+svg text.on { fill:#fff; font-weight:600 }
+.grid, .rail { stroke:var(--grid) }
+.axis { stroke:var(--rule) }
+.curve { fill:none; stroke-width:1.9; stroke-linejoin:round; stroke-linecap:round }
+.band { opacity:.17 }
+.spot { opacity:0 }
+.spot:hover { opacity:1 }
+.whisker { stroke-width:2.6; stroke-linecap:round }
+.heat { fill:var(--s0); shape-rendering:crispEdges }
+.wall { fill:var(--wall); shape-rendering:crispEdges }
+.trace { fill:none; stroke-width:1.8; opacity:.75; stroke-linejoin:round }
+.trace:hover { opacity:1; stroke-width:3 }
+.start { fill:var(--paper); stroke-width:1.8 }
+.goal { fill:var(--good); stroke:var(--paper); stroke-width:1.5 }
+.fail { fill:none; stroke-width:2.2; stroke-linecap:round }
+.panel { fill:var(--card); stroke:var(--grid) }
 .chunk { fill:none; stroke-width:1.4; opacity:.55; stroke-linejoin:round }
 details { border:1px solid var(--grid); border-radius:8px; margin:10px 0; background:var(--card) }
 summary { cursor:pointer; padding:10px 14px; font-weight:560; font-size:14px }
-details table { margin:0 14px 12px; width:calc(100% - 28px); font-size:13px } details td { padding:4px 16px 4px 0;
-  white-space:normal; overflow-wrap:anywhere; font-family:ui-monospace,"SF Mono",Menlo,Consolas,monospace; font-size:12px }
+details table { margin:0 14px 12px; width:calc(100% - 28px) }
+details td { padding:4px 16px 4px 0; white-space:normal; overflow-wrap:anywhere;
+  font:12px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,monospace }
 details td:first-child { color:var(--muted); width:42% }
-@media print { main { max-width:none } details { break-inside:avoid } figure { break-inside:avoid } }
+@media print { main { max-width:none } details, figure { break-inside:avoid } }
 """
 
 

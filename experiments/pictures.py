@@ -1,22 +1,23 @@
-"""What a report draws of a policy at work: paths, a film strip, a denoising chain. Kept as numbers in pictures.json.
+"""What a report draws of a policy at work, kept in pictures.json: paths, a film strip, a denoising chain.
 
     {"schema": 1,
      "trajectories": {name: {"env", "walls": [[x, y, width, height]...],
                              "episodes": [{"seed", "success", "return", "states": {obs: (L+1, D)}}...]}},
-     "films":        {name: {"seed", "frames": [data URI...], "times_s": [...], "note", "walls", "episode"}},
+     "films":        {name: {"seed", "frames": [data URI...], "times_s": [...], "note", "walls",
+                             "episode"}},
      "chains":       {name: {"t": (S+1,), "names": (A,), "x": (B, S+1, H, A)}}}
 
-`name` says which policy ("base", "tuned", "student"). States and chains are in physical units. A film without frames
-could not be rendered; `note` says why, and the report draws the states of `episode` (as above) instead.
+`name` says which policy ("base", "tuned", "student"). States and chains are in physical units. A film without
+frames could not be rendered; `note` says why, and the report draws the states of `episode` instead.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,10 +26,10 @@ from torch import Tensor
 from ..envs.core import Step
 from ..envs.maze import MAPS, Maze, named_map
 from ..errors import UserError
+from ..files import atomic_write
 from ..policies.policy import ACTION, Policy
 from ..spec import EnvSpec
 from .evaluate import Actor, Env, evaluate
-from .files import atomic_write
 from .ledger import Ledger, read_json
 from .png import data_uri
 
@@ -36,6 +37,15 @@ SCHEMA = 1
 KINDS = ("trajectories", "films", "chains")
 DIGITS = 4
 """decimals kept of states and actions"""
+
+
+@runtime_checkable
+class Drawable(Env, Protocol):
+    """An environment that can show itself."""
+
+    def render(self, slot: int = 0, width: int = 320, height: int = 240) -> np.ndarray:
+        """A picture of one slot, (height, width, 3) uint8."""
+        ...
 
 
 def record_trajectories(actor: Actor, env: Env, seeds: Iterable[int]) -> dict[str, Any]:
@@ -50,9 +60,11 @@ def record_trajectories(actor: Actor, env: Env, seeds: Iterable[int]) -> dict[st
     }
 
 
-def record_film(actor: Actor, env: Env, seed: int, *, frames: int = 8, width: int = 240) -> dict[str, Any]:
-    """Render one episode and keep `frames` pictures evenly spaced in time, the first and the last among them."""
-    recorder = _Recorder(env, width=width)
+def record_film(
+    actor: Actor, env: Drawable, seed: int, *, frames: int = 8, width: int = 240
+) -> dict[str, Any]:
+    """Render one episode and keep `frames` pictures, evenly spaced from the first to the last."""
+    recorder = _Recorder(env, lambda: env.render(0, width, width * 3 // 4))
     ledger = evaluate(actor, recorder, [seed])
     kept = np.unique(np.linspace(0, len(recorder.pictures) - 1, frames).round().astype(int))
     pictures = [recorder.pictures[i] for i in kept] if recorder.pictures else []
@@ -115,10 +127,10 @@ def load_pictures(path: str | Path) -> dict[str, Any]:
 
 
 class _Recorder:
-    """An environment that keeps what it shows: states of every episode and, with `width`, pictures of slot 0."""
+    """An environment that keeps the states of every episode and, with `draw`, a picture after every chunk."""
 
-    def __init__(self, env: Env, *, width: int = 0) -> None:
-        self.env, self.width = env, width
+    def __init__(self, env: Env, draw: Callable[[], np.ndarray] | None = None) -> None:
+        self.env, self.draw = env, draw
         self.spec, self.num_envs = env.spec, env.num_envs
         self.states: dict[int, dict[str, list[Any]]] = {}
         self.slots: dict[int, dict[str, list[Any]]] = {}
@@ -145,9 +157,9 @@ class _Recorder:
         return step
 
     def _picture(self) -> None:
-        if self.width and not self.note:
+        if self.draw and not self.note:
             try:
-                self.pictures.append((self.env.render(0, self.width, self.width * 3 // 4), self.steps))
+                self.pictures.append((self.draw(), self.steps))
             except UserError as error:  # drawing is a luxury: the report says why there is none
                 self.note = str(error)
 

@@ -1,6 +1,6 @@
-"""Plots as inline SVG: lines with bands, intervals, shares, heat strips. No library, no script, no external file.
+"""Plots as inline SVG: lines with bands, intervals, shares, heat strips. No library.
 
-Colours are CSS variables (`--s0`... for series, `--ink`, `--muted`, `--grid`), so that a page switches between light
+Colours are CSS variables and classes of the page (`--s0`... for series), so that it switches between light
 and dark without redrawing. Hovering shows a native tooltip.
 """
 
@@ -10,12 +10,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
 SERIES = 6
 """colours that the page defines"""
 Show = Callable[[float], str]
+Pixels = int | float
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,16 @@ class Line:
 class Frame:
     """The rectangle of a plot and what its edges mean."""
 
-    width: float
-    height: float
+    width: Pixels
+    height: Pixels
     x0: float
     x1: float
     y0: float
     y1: float
-    left: float = 46
-    right: float = 14
-    top: float = 10
-    bottom: float = 34
+    left: Pixels = 46
+    right: Pixels = 14
+    top: Pixels = 10
+    bottom: Pixels = 34
 
     def px(self, x: float) -> float:
         """Horizontal position of a value."""
@@ -51,8 +53,10 @@ class Frame:
 
     def py(self, y: float) -> float:
         """Vertical position of a value."""
-        return self.height - self.bottom - (y - self.y0) / (self.y1 - self.y0) * (
-            self.height - self.top - self.bottom
+        return (
+            self.height
+            - self.bottom
+            - (y - self.y0) / (self.y1 - self.y0) * (self.height - self.top - self.bottom)
         )
 
 
@@ -62,8 +66,8 @@ def line_plot(
     xlabel: str,
     show_x: Show | None = None,
     show_y: Show | None = None,
-    width: float = 440,
-    height: float = 230,
+    width: Pixels = 440,
+    height: Pixels = 230,
 ) -> str:
     """Curves over a common x axis; the y axis holds every curve and band."""
     xs = _finite([line.x for line in lines])
@@ -78,52 +82,48 @@ def line_plot(
 
 
 def interval_plot(
-    low: float, mean: float, high: float, *, limits: tuple[float, float], color: int = 0, zero: bool = False
+    low: float, mean: float, high: float, *, limits: tuple[float, float], color: int = 0
 ) -> str:
-    """A dot with its interval on a scale that table rows share; `zero` marks the origin."""
-    frame = Frame(150, 22, *_span(np.array(limits), pad=0.04), 0, 1, left=2, right=2, top=0, bottom=0)
-    origin = f'<line class="zero" x1="{frame.px(0):.1f}" x2="{frame.px(0):.1f}" y1="2" y2="20"/>' if zero else ""
+    """A dot with its interval on a scale that table rows share."""
+    frame = Frame(150, 22, *_span(np.array(limits), pad=0.04), 0.0, 1.0, left=2, right=2, top=0, bottom=0)
+    stroke, fill = f"stroke:{color_of(color)}", f"fill:{color_of(color)}"
     body = (
-        f'<line class="rail" x1="2" x2="148" y1="11" y2="11"/>{origin}'
-        f'<line class="whisker" style="stroke:{color_of(color)}" x1="{frame.px(low):.1f}" '
-        f'x2="{frame.px(high):.1f}" y1="11" y2="11"/>'
-        f'<circle style="fill:{color_of(color)}" cx="{frame.px(mean):.1f}" cy="11" r="4.5"/>'
+        tag("line", class_="rail", x1=2, x2=148, y1=11, y2=11)
+        + tag("line", class_="whisker", style=stroke, x1=frame.px(low), x2=frame.px(high), y1=11, y2=11)
+        + tag("circle", style=fill, cx=frame.px(mean), cy=11, r=4.5)
     )
     return svg(150, 22, body, label=f"{number(mean)}, between {number(low)} and {number(high)}", fixed=True)
 
 
-def shares(parts: Mapping[str, float], *, show: Show, width: float = 900) -> str:
+def shares(parts: Mapping[str, float], *, show: Show, width: Pixels = 900) -> str:
     """One bar divided among `parts`; a legend names them."""
     total = sum(parts.values()) or 1.0
-    x, bars = 0.0, []
+    x, bars, names = 0.0, [], {}
     for i, (name, value) in enumerate(parts.items()):
-        w = width * value / total
-        text = f"{escape(name)}: {show(value)}, {100 * value / total:.0f} %"
-        bars.append(
-            f'<rect style="fill:{color_of(i)}" x="{x:.1f}" y="0" width="{max(w - 2, 0.5):.1f}" height="26" rx="3">'
-            f"<title>{text}</title></rect>"
-        )
-        if w > 60:
-            bars.append(f'<text class="on" x="{x + 8:.1f}" y="17.5">{100 * value / total:.0f} %</text>')
+        w, part = width * value / total, f"{100 * value / total:.0f} %"
+        hint = tooltip(f"{name}: {show(value)}, {part}")
+        style = f"fill:{color_of(i)}"
+        bars.append(tag("rect", hint, style=style, x=x, y=0, width=max(w - 2, 0.5), height=26, rx=3))
+        bars.append(tag("text", part, class_="on", x=x + 8, y=17.5) if w > 60 else "")
+        names[f"{name} ({show(value)})"] = i
         x += w
-    names = {f"{name} ({show(value)})": i for i, (name, value) in enumerate(parts.items())}
     return svg(width, 26, "".join(bars), label="shares of time") + legend(names)
 
 
-def heat_strip(values: np.ndarray, names: Sequence[str], *, show: Show | None = None, width: float = 900) -> str:
+def heat_strip(values: np.ndarray, names: Sequence[str], *, width: Pixels = 900) -> str:
     """Rows of coloured cells, values (R, C), each row on its own scale from its lowest to its highest."""
     values = np.asarray(values, dtype=float)
-    show, left, row = show or number, 90.0, 16.0
+    left, row = 90.0, 16.0
     cell = (width - left) / max(values.shape[1], 1)
     body = []
     for i, (name, line) in enumerate(zip(names, values, strict=True)):
         low, high = _span(line[np.isfinite(line)], pad=0.0)
-        body.append(f'<text class="tick" x="{left - 8}" y="{i * row + 12}" text-anchor="end">{escape(name)}</text>')
+        place = {"class_": "heat", "y": i * row + 1, "height": row - 2}
+        body.append(tag("text", escape(name), x=left - 8, y=i * row + 12, text_anchor="end"))
         body += [
-            f'<rect class="heat" x="{left + j * cell:.2f}" y="{i * row + 1}" width="{cell:.2f}" '
-            f'height="{row - 2}" fill-opacity="{(v - low) / (high - low):.2f}"><title>{show(v)}</title></rect>'
-            for j, v in enumerate(line)
-            if math.isfinite(v)
+            tag("rect", x=f"{left + j * cell:.2f}", width=f"{cell:.2f}", opacity=f"{t:.2f}", **place)
+            for j, t in enumerate((line - low) / (high - low))
+            if math.isfinite(t)
         ]
     return svg(width, row * len(values), "".join(body), label="heat strip of " + ", ".join(names))
 
@@ -131,15 +131,32 @@ def heat_strip(values: np.ndarray, names: Sequence[str], *, show: Show | None = 
 def legend(names: Mapping[str, int]) -> str:
     """Names with the swatch of their colour."""
     items = "".join(
-        f'<span><i style="background:{color_of(color)}"></i>{escape(name)}</span>' for name, color in names.items()
+        f'<span><i style="background:{color_of(color)}"></i>{escape(name)}</span>'
+        for name, color in names.items()
     )
     return f'<div class="legend">{items}</div>'
 
 
-def svg(width: float, height: float, body: str, *, label: str, fixed: bool = False) -> str:
+def tag(kind: str, inner: str = "", **attributes: Any) -> str:
+    """An SVG element; `_` in a name stands for `-`, and floats get one decimal."""
+    parts = [kind]
+    for name, value in attributes.items():
+        text = f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
+        parts.append(f'{name.strip("_").replace("_", "-")}="{escape(text)}"')
+    return f"<{' '.join(parts)}>{inner}</{kind}>" if inner else f"<{' '.join(parts)}/>"
+
+
+def tooltip(text: str) -> str:
+    """What hovering over an element shows."""
+    return f"<title>{escape(text)}</title>"
+
+
+def svg(width: Pixels, height: Pixels, body: str, *, label: str, fixed: bool = False) -> str:
     """Wrap a drawing; it scales with the page unless `fixed`."""
     size = f' width="{width:g}" height="{height:g}"' if fixed else ""
-    return f'<svg viewBox="0 0 {width:g} {height:g}"{size} role="img" aria-label="{escape(label)}">{body}</svg>'
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}"{size} role="img" aria-label="{escape(label)}">{body}</svg>'
+    )
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -171,7 +188,7 @@ def color_of(index: int) -> str:
     return f"var(--s{index % SERIES})"
 
 
-def path_of(x: Sequence[float], y: Sequence[float]) -> str:
+def path_of(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> str:
     """SVG path data through pixel positions; not finite positions break it."""
     parts, pen = [], "M"
     for a, b in zip(x, y, strict=True):
@@ -183,20 +200,17 @@ def path_of(x: Sequence[float], y: Sequence[float]) -> str:
 
 
 def _axes(frame: Frame, y_ticks: Sequence[float], xlabel: str, show_x: Show, show_y: Show) -> str:
-    right, base = frame.width - frame.right, frame.height - frame.bottom
-    parts = [
-        f'<line class="grid" x1="{frame.left}" x2="{right}" y1="{frame.py(y):.1f}" y2="{frame.py(y):.1f}"/>'
-        f'<text class="tick" x="{frame.left - 6}" y="{frame.py(y) + 3.5:.1f}" text-anchor="end">{show_y(y)}</text>'
-        for y in y_ticks
-        if frame.y0 <= y <= frame.y1
-    ]
-    parts += [
-        f'<text class="tick" x="{frame.px(x):.1f}" y="{base + 15:.1f}" text-anchor="middle">{show_x(x)}</text>'
-        for x in ticks(frame.x0, frame.x1, 5)
-        if frame.x0 <= x <= frame.x1
-    ]
-    parts.append(f'<line class="axis" x1="{frame.left}" x2="{right}" y1="{base}" y2="{base}"/>')
-    parts.append(f'<text class="label" x="{right}" y="{base + 30:.1f}" text-anchor="end">{escape(xlabel)}</text>')
+    left, right, base = frame.left, frame.width - frame.right, frame.height - frame.bottom
+    parts = []
+    for y in y_ticks:
+        at = frame.py(y)
+        parts.append(tag("line", class_="grid", x1=left, x2=right, y1=at, y2=at))
+        parts.append(tag("text", show_y(y), x=left - 6, y=at + 3.5, text_anchor="end"))
+    for x in ticks(frame.x0, frame.x1, 5):
+        if frame.x0 <= x <= frame.x1:
+            parts.append(tag("text", show_x(x), x=frame.px(x), y=base + 15, text_anchor="middle"))
+    parts.append(tag("line", class_="axis", x1=left, x2=right, y1=base, y2=base))
+    parts.append(tag("text", escape(xlabel), x=right, y=base + 30, text_anchor="end"))
     return "".join(parts)
 
 
@@ -209,23 +223,28 @@ def _band(frame: Frame, line: Line) -> str:
     outline = there + back[::-1]
     if not outline:
         return ""
-    data = path_of([p[0] for p in outline], [p[1] for p in outline])
-    return f'<path class="band" style="fill:{color_of(line.color)}" d="{data}Z"/>'
+    data = path_of([p[0] for p in outline], [p[1] for p in outline]) + "Z"
+    return tag("path", class_="band", style=f"fill:{color_of(line.color)}", d=data)
 
 
 def _curve(frame: Frame, line: Line, show_x: Show, show_y: Show) -> str:
     px, py = [frame.px(x) for x in line.x], [frame.py(y) for y in line.y]
-    color = color_of(line.color)
-    curve = f'<path class="curve" style="stroke:{color}" d="{path_of(px, py)}"/>'
+    stroke, fill = f"stroke:{color_of(line.color)}", f"fill:{color_of(line.color)}"
     # Invisible discs carry the tooltips; a few dozen suffice for reading a curve.
-    stride = max(1, len(px) // 60)
     spots = [
-        f'<circle class="spot" style="fill:{color}" cx="{px[i]:.1f}" cy="{py[i]:.1f}" r="4">'
-        f"<title>{escape(line.name)}: {show_y(line.y[i])} at {show_x(line.x[i])}</title></circle>"
-        for i in range(0, len(px), stride)
+        tag(
+            "circle",
+            tooltip(f"{line.name}: {show_y(line.y[i])} at {show_x(line.x[i])}"),
+            class_="spot",
+            style=fill,
+            cx=px[i],
+            cy=py[i],
+            r=4,
+        )
+        for i in range(0, len(px), max(1, len(px) // 60))
         if math.isfinite(px[i]) and math.isfinite(py[i])
     ]
-    return curve + "".join(spots)
+    return tag("path", class_="curve", style=stroke, d=path_of(px, py)) + "".join(spots)
 
 
 def _finite(arrays: Sequence[np.ndarray]) -> np.ndarray:

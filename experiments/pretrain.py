@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass, field
@@ -56,7 +55,9 @@ def pretrain(config: Pretrain) -> RunFolder:
         UserError: for data or settings that cannot be trained on; nothing is written then.
     """
     episodes = load(config.data)
-    train, held_out = episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
+    train, held_out = (
+        episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
+    )
     training = _Training(config, train, held_out)
     if config.resume:
         run = RunFolder.open(config.out)
@@ -84,7 +85,9 @@ def build_policy(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> Polic
 def data_spec(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> PolicySpec:
     """Observations and actions as the environment names them, or as the data do where there is no environment."""
     if not env.id:
-        return config.spec(episodes.obs_specs(), episodes.action_spec(), float(episodes.attrs.get("fps", 0.0)))
+        return config.spec(
+            episodes.obs_specs(), episodes.action_spec(), float(episodes.attrs.get("fps", 0.0))
+        )
     core = make_core(env.id, **env.kwargs)
     core.close()
     config.spec(episodes.obs_specs(), episodes.action_spec()).check_env(core.spec)
@@ -129,7 +132,7 @@ class _Training:
                 losses.clear()
             if state.step % config.checkpoint_every == 0 or last:
                 self.wall_s = time.perf_counter() - started
-                write_checkpoint(run, state.step, self.averaged(), self.tree())
+                write_checkpoint(run, state.step, self.state.averaged(), self.tree())
 
     def metrics(self, losses: list[Tensor]) -> dict[str, Any]:
         """One line of metrics.jsonl."""
@@ -153,13 +156,7 @@ class _Training:
             return None
         generator = torch.Generator(self.chunks.device).manual_seed(self.config.seed)
         sample = self.held_out.sample(batch, generator)
-        return float(denoising_loss(self.averaged(), dict(sample.obs), sample.action, generator).mean())
-
-    def averaged(self) -> Policy:
-        """The policy with the averaged weights: what a run is for."""
-        policy = copy.copy(self.state.policy)
-        policy._modules = {**policy._modules, "network": self.state.average}
-        return policy
+        return float(denoising_loss(self.state.averaged(), dict(sample.obs), sample.action, generator).mean())
 
     def tree(self) -> dict[str, Any]:
         """Everything that a bit-equal continuation needs."""

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from ..algos.bc import BC
 from ..algos.distill import Distill
 from ..algos.dppo import DPPO
-from ..errors import unknown
+from ..errors import UserError, unknown
 from ..policies.policy import PolicyConfig
 
+JSON = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="JSON",
+    instance_from_str=lambda words: json_mapping(words[0]),
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda value: [json.dumps(value)],
+)
 Algorithm = DPPO
 """union of the methods that `finetune --algo` offers"""
+
+
+def json_mapping(text: str) -> dict[str, Any]:
+    """A JSON object from the command line."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"'{text}' is not a JSON object: write it like '{{\"key\": 1}}'")
+    return value
 
 
 @dataclass(frozen=True)
@@ -24,8 +45,8 @@ class EnvRef:
 
     id: str = ""
     """registered id or `package.module:factory`; empty: none, train on data alone"""
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    """keyword arguments of the environment, as JSON on the command line"""
+    kwargs: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
+    """keyword arguments of the environment, as JSON"""
 
 
 @dataclass(frozen=True)

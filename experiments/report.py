@@ -3,9 +3,10 @@
 Read, each only if there:
 
     config.json     configuration, versions, git revision
-    metrics.jsonl   `eval/...`, `rollout/...`, `train/...` over `env_steps`, `grad_steps`, `wall_s`; `<key>_low` and
-                    `<key>_high` become bands; every `time/<part>_s` is the seconds a line spent in that part
-    eval/*.json     ledgers; `base`, `tuned`, `student` come first, and the first one is what others are compared with
+    metrics.jsonl   `eval/...`, `rollout/...`, `train/...` over `env_steps`, `grad_steps`, `wall_s`;
+                    `<key>_low` and `<key>_high` become bands; `time/<part>_s`: seconds a line spent in a part
+    eval/*.json     ledgers by name: `base` or `teacher`, which others are compared with, `tuned`, `final`,
+                    `student`; a number is the step of an evaluation in training, 0 the base, the last tuned
     pictures.json   paths, films and denoising chains by policy; schema in `pictures.py`
 
 Runs that differ only in their seed share a row and a curve.
@@ -14,15 +15,16 @@ Runs that differ only in their seed share a row and a curve.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..files import atomic_write
 from . import drawings, page
 from .curves import Group, load
-from .files import atomic_write
 from .headline import headline
-from .plots import Line, legend, line_plot, number, percent, shares
+from .plots import Line, Pixels, legend, line_plot, number, percent, shares
 from .progress import duration
 from .standings import COLORS, entries, findings
 
@@ -104,7 +106,7 @@ def _meta(groups: Sequence[Group]) -> str:
 
 def _table_note(groups: Sequence[Group]) -> str:
     single = (
-        "Every episode is fixed by its seed. Success: Wilson interval; return: bootstrap interval of the mean. "
+        "Every episode is fixed by its seed. Success: Wilson interval; return: bootstrap interval. "
         "Differences are between the same episodes, with McNemar's exact test for success and a sign-flip "
         "permutation test for returns."
     )
@@ -120,23 +122,33 @@ def _learning(groups: Sequence[Group]) -> str:
     drawn = [f for f in figures if f]
     names = {group.name: group.color for group in groups}
     note = _band_note(groups)
-    return (legend(names) if len(names) > 1 else "") + f'<div class="grid2">{"".join(drawn)}</div>{note}' if drawn else ""
+    return (
+        (legend(names) if len(names) > 1 else "") + f'<div class="grid2">{"".join(drawn)}</div>{note}'
+        if drawn
+        else ""
+    )
 
 
 def _band_note(groups: Sequence[Group]) -> str:
     several = any(len(group.runs) > 1 for group in groups)
-    text = "Bands of several runs are their range, the curve is their mean." if several else "Bands are 95 % intervals."
+    text = (
+        "Bands of several runs are their range, the curve is their mean."
+        if several
+        else "Bands are 95 % intervals."
+    )
     return f'<p class="note">{text}</p>'
 
 
 def _details(groups: Sequence[Group]) -> str:
-    logged = [key for group in groups for key in group.keys() if key.startswith("train/")]
+    logged = [key for group in groups for key in group.metric_names() if key.startswith("train/")]
     others = {key: key for key in logged if key not in LEARNING and not key.endswith(("_low", "_high"))}
-    figures = [_figure(groups, key, title, "", width=300, height=170) for key, title in (others | KNOWN).items()]
+    figures = [
+        _figure(groups, key, title, "", width=300, height=170) for key, title in (others | KNOWN).items()
+    ]
     return f'<div class="grid3">{"".join(figures)}</div>' if any(figures) else ""
 
 
-def _figure(groups: Sequence[Group], key: str, title: str, x: str, **size: float) -> str:
+def _figure(groups: Sequence[Group], key: str, title: str, x: str, **size: Pixels) -> str:
     x = x or ("env_steps" if _lines(groups, key, "env_steps") else "grad_steps")
     lines = _lines(groups, key, x)
     if not lines:
@@ -144,8 +156,10 @@ def _figure(groups: Sequence[Group], key: str, title: str, x: str, **size: float
     show_x, label = (number, x.replace("_", " "))
     if x == "wall_s":
         longest = max(float(line.x[-1]) for line in lines)
-        unit, size_of = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if longest >= 2 * s or s == 1)
-        lines = [Line(l.name, l.x / size_of, l.y, l.low, l.high, l.color) for l in lines]
+        unit, seconds = next(
+            (u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if longest >= 2 * s or s == 1
+        )
+        lines = [replace(line, x=line.x / seconds) for line in lines]
         label = f"wall-clock, {unit}"
     show_y = percent if key.endswith(("success_rate", "fraction")) else number
     return page.figure(title, line_plot(lines, xlabel=label, show_x=show_x, show_y=show_y, **size))
@@ -187,14 +201,20 @@ def _paths(recorded: dict[str, Any], heading: str) -> str:
     if not flat:
         return ""
     colors = {name: COLORS.get(name, 2 + i % 3) for i, name in enumerate(flat)}
-    note = '<p class="note">Rings: starts. Green discs: goals. Crosses: episodes that end without success.</p>'
+    note = (
+        '<p class="note">Rings: starts. Green discs: goals. Crosses: episodes that end without success.</p>'
+    )
     return f"<div><h3>{escape(heading)}Paths</h3>{drawings.plane(flat, colors)}{note}</div>"
 
 
 def _chain(name: str, record: dict[str, Any], heading: str) -> str:
     title = f"{heading}One action chunk of {name}, from noise to action"
     count = len(record["x"])
-    note = f"{count} noises for one observation; each path is a chunk, its first action darkest." if count > 1 else ""
+    note = (
+        f"{count} noises for one observation; each path is a chunk, its first action darkest."
+        if count > 1
+        else ""
+    )
     return f'<div><h3>{escape(title)}</h3>{drawings.chain(record)}<p class="note">{note}</p></div>'
 
 
@@ -214,7 +234,7 @@ def _config_difference(groups: Sequence[Group]) -> str:
     configs = [_flat_config(group) for group in groups]
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = [
-        [escape(key), *(escape(str(config.get(key, "–"))) for config in configs)]
+        [escape(key), *(escape(str(config.get(key, "-"))) for config in configs)]
         for key in keys
         if len({str(config.get(key)) for config in configs}) > 1
     ]

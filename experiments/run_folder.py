@@ -23,7 +23,7 @@ from typing import Any
 
 from ..config import from_dict, to_dict
 from ..errors import UserError
-from .files import append_line, atomic_write
+from ..files import append_line, atomic_write
 from .ledger import Ledger, read_json
 
 PACKAGES = ("noisepilot", "torch", "numpy", "gymnasium", "mujoco", "safetensors", "zarr")

@@ -1,6 +1,6 @@
 """How policies stand to each other over one run or several: what the head of a report says.
 
-With several runs (R) over the same episodes (E), intervals redraw both, so that one lucky seed does not decide.
+With several runs (R) over the same episodes (E), intervals redraw both: one lucky seed does not decide.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .curves import Group
 from .ledger import Ledger
 from .statistics import Interval, bootstrap_runs, normalised_score
 
-ORDER = ("base", "tuned", "student")
+ORDER = ("base", "teacher", "tuned", "final", "student")
 """names of evaluations that come first, in this order"""
-COLORS = {"base": 5, "tuned": 0, "student": 1}
+COLORS = {"base": 5, "teacher": 5, "tuned": 0, "final": 0, "student": 1}
 """the base is grey wherever it appears; tuned and student keep their colours too"""
 
 
@@ -49,7 +49,12 @@ class Entry:
         first = self.ledgers[0]
         if len(self.ledgers) == 1:
             goal, success = first.goal_interval(), first.success_interval()
-            return {"success": success, "return": first.return_interval(), "score": first.score_interval(), "goal": goal}
+            return {
+                "success": success,
+                "return": first.return_interval(),
+                "score": first.score_interval(),
+                "goal": goal,
+            }
         returns, reference, goal = bootstrap_runs(self.grid("returns")), first.reference, self.grid("goal_s")
         return {
             "success": bootstrap_runs(self.grid("success")) if self.binary else None,
@@ -98,8 +103,10 @@ def entries(groups: Sequence[Group]) -> list[Entry]:
 
 
 def findings(found: Sequence[Entry]) -> list[str]:
-    """Plain sentences: the last policy of every group against its first, and the groups against each other."""
-    pairs = [entry for entry in found if entry.reference is not None and entry.kind in ("tuned", found[-1].kind)]
+    """Plain sentences: tuned and last policies against their base, then the groups among each other."""
+    pairs = [
+        entry for entry in found if entry.reference is not None and entry.kind in ("tuned", found[-1].kind)
+    ]
     leaders = [entry for entry in pairs if entry.kind == "tuned"]
     across = [
         Entry(entry.name, entry.kind, entry.ledgers, entry.color, leaders[0])

@@ -67,9 +67,7 @@ def bootstrap_mean(x: np.ndarray, *, level: float = 0.95, seed: int = 0, resampl
     return _percentiles(float(x.mean()), means, level)
 
 
-def bootstrap_runs(
-    x: np.ndarray, *, level: float = 0.95, seed: int = 0, resamples: int = 4_000
-) -> Interval:
+def bootstrap_runs(x: np.ndarray, *, level: float = 0.95, seed: int = 0, resamples: int = 4_000) -> Interval:
     """Interval of the mean of `x` (R, E), both runs and episodes redrawn; NaN entries do not count.
 
     Runs share their episodes' starts, so pooling R * E numbers would claim more evidence than there is.

@@ -128,7 +128,7 @@ class Transitions:
 
 
 def _mix(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
-    """a x + b y in two kernels."""
+    """A x + b y in two kernels."""
     return torch.add(a * x, y, alpha=b) if isinstance(b, float) else torch.addcmul(a * x, b, y)
 
 
@@ -178,4 +178,3 @@ def sample_chain(
             log_probs.append(normal_log_prob(x, mean, float(score[k])))
     log_prob = torch.stack(log_probs, 1) if log_probs else None
     return Chain(torch.stack([*latents, x], 1), log_prob, noise, start)
-

@@ -1,7 +1,9 @@
-"""Run an exported policy with numpy alone (`.npz`) or with onnxruntime (`.onnx`). Copy this folder; it needs no other.
+"""Run an exported policy with numpy alone (`.npz`) or with onnxruntime (`.onnx`).
 
-    policy = Policy.load("policy.onnx")
-    chunk = policy.act({"state": state[None]})  # (T, D) -> (H, A), physical units
+This folder imports nothing else of noisepilot, so it can be copied to a robot as it is.
+
+policy = Policy.load("policy.onnx")
+chunk = policy.act({"state": state[None]})  # (T, D) -> (H, A), physical units
 """
 
 from __future__ import annotations

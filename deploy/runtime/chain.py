@@ -2,8 +2,8 @@
 
     data = clip(p_k x + q_k output),    x <- c_k data + d_k x + std_k clip(noise_k)
 
-Everything known before the loop was computed at export: the rows p, q, c, d, std and what the time adds to the
-first layer. Shapes: B batch, K steps, HA flattened chunk, W width, F features.
+Everything known before the loop was computed at export: the rows p, q, c, d, std and what the time adds to
+the first layer. Shapes: B batch, K steps, HA flattened chunk, W width, F features.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from typing import Any, Callable, Dict, List, Tuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from .spec import PolicyError
 
 Array = np.ndarray
-Arrays = Dict[str, Array]
+Arrays = dict[str, Array]
 
 
-def read_chain(content: bytes, name: str) -> Tuple[Callable[[Arrays], Array], str]:
+def read_chain(content: bytes, name: str) -> tuple[Callable[[Arrays], Array], str]:
     """The chain as a function of its named inputs, and its metadata as text.
 
     Raises:
@@ -41,13 +42,13 @@ def read_chain(content: bytes, name: str) -> Tuple[Callable[[Arrays], Array], st
 class Chain:
     """The whole way from physical observations and noise to physical actions."""
 
-    def __init__(self, arrays: Arrays, facts: Dict[str, Any]) -> None:
+    def __init__(self, arrays: Arrays, facts: dict[str, Any]) -> None:
         self.arrays = arrays
         self.clip_data = np.inf if facts["clip_data"] is None else facts["clip_data"]
         self.noise_clip = facts["noise_clip"]
-        self.names: List[str] = facts["observations"]
+        self.names: list[str] = facts["observations"]
         self.first_tuned: int = facts["first_tuned"]
-        self.rows: List[List[float]] = arrays["coefficients"].T.tolist()
+        self.rows: list[list[float]] = arrays["coefficients"].T.tolist()
         self.tuned = Network(arrays, "tuned", facts)
         self.frozen = Network(arrays, "frozen", facts) if self.first_tuned else self.tuned
 
@@ -71,7 +72,8 @@ class Chain:
 
     def _draws(self, noise: Array) -> Array:
         # What each step adds, (K, B, HA); without noise at the steps nothing reads it.
-        flat = noise[:, 1:].reshape(len(noise), noise.shape[1] - 1, -1).swapaxes(0, 1)
+        batch, draws, horizon, dim = noise.shape
+        flat = noise[:, 1:].reshape(batch, draws - 1, horizon * dim).swapaxes(0, 1)
         std = self.arrays["coefficients"][4, : len(flat)].astype(np.float32)
         return std[:, None, None] * _clip(flat, self.noise_clip)
 
@@ -83,7 +85,7 @@ class Chain:
 class Network:
     """One denoising MLP; `part` names its arrays, `<part>.<layer>.<weight or bias>`."""
 
-    def __init__(self, arrays: Arrays, part: str, facts: Dict[str, Any]) -> None:
+    def __init__(self, arrays: Arrays, part: str, facts: dict[str, Any]) -> None:
         self.act = ACTIVATIONS[facts["activation"]]
         self.residual: bool = facts["residual"]
         self.time = arrays[part + ".time"]  # (K, W)
@@ -94,13 +96,13 @@ class Network:
         self.layers = _layers(arrays, part + ".layers")
 
     def fold(self, features: Array) -> Callable[[int, Array], Array]:
-        """The network for walking a chain: what time and condition add to the first layer is computed once."""
+        """The network for walking a chain: what time and condition add to its first layer comes first."""
         base = self._plain(features, self.condition) @ self.from_condition + self.bias
         known = base + self.time[:, None]  # (K, B, W)
         walk = self._blocks if self.residual else self._plain_after
         return lambda k, x: walk(x @ self.from_x + known[k])
 
-    def _plain(self, h: Array, layers: List[Tuple[Array, Array]]) -> Array:
+    def _plain(self, h: Array, layers: list[tuple[Array, Array]]) -> Array:
         for i, (weight, bias) in enumerate(layers):
             h = (self.act(h) if i else h) @ weight + bias
         return h
@@ -116,7 +118,7 @@ class Network:
         return h @ weight + bias
 
 
-def _layers(arrays: Arrays, part: str) -> List[Tuple[Array, Array]]:
+def _layers(arrays: Arrays, part: str) -> list[tuple[Array, Array]]:
     count = sum(key.startswith(part + ".") and key.endswith(".bias") for key in arrays)
     return [(arrays[f"{part}.{i}.weight"].T, arrays[f"{part}.{i}.bias"]) for i in range(count)]
 

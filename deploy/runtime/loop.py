@@ -7,11 +7,13 @@ Shapes: T observations, D elements, H horizon, A action dim; one environment.
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Deque, Dict, Iterator, List, Mapping, Union
+from typing import Any
 
 import numpy as np
 
@@ -30,11 +32,11 @@ def run_loop(
     *,
     hz: float,
     episodes: int = 1,
-    steps: Union[int, None] = None,
+    steps: int | None = None,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Play episodes in real time and measure.
 
     Args:
@@ -58,7 +60,7 @@ def run_loop(
     if hz <= 0 or episodes < 1:
         raise PolicyError(f"hz {hz} and episodes {episodes} must be positive")
     record = Record()
-    budget = float("inf") if steps is None else steps
+    budget = sys.maxsize if steps is None else steps
     for episode_seed in range(seed, seed + episodes):
         if record.steps >= budget:
             break
@@ -71,8 +73,8 @@ def run_loop(
 
 
 def _play(
-    player: Player, env: Any, pace: Pace, record: Record, budget: float, seed: int
-) -> Dict[str, Union[int, float, None]]:
+    player: Player, env: Any, pace: Pace, record: Record, budget: int, seed: int
+) -> dict[str, int | float | None]:
     total, length, success = 0.0, 0, None
     ended = False
     while not ended and record.steps < budget:
@@ -93,13 +95,13 @@ class Player:
     """One episode's history of observations and the chunk that is being played."""
 
     def __init__(
-        self, policy: Policy, obs: Obs, seed: int, clock: Callable[[], float], inference_s: List[float]
+        self, policy: Policy, obs: Obs, seed: int, clock: Callable[[], float], inference_s: list[float]
     ) -> None:
         self.policy, self.clock, self.inference_s = policy, clock, inference_s
         self.generator = np.random.default_rng(seed)
-        self.history: Deque[Obs] = deque([obs] * policy.spec.n_obs_steps, policy.spec.n_obs_steps)
-        self.queue: Deque[np.ndarray] = deque()
-        self.last: Union[np.ndarray, None] = None
+        self.history: deque[Obs] = deque([obs] * policy.spec.n_obs_steps, policy.spec.n_obs_steps)
+        self.queue: deque[np.ndarray] = deque()
+        self.last: np.ndarray | None = None
         self.held = 0
 
     def observe(self, obs: Obs) -> None:
@@ -115,7 +117,9 @@ class Player:
             self.last = action
             return action
         if self.last is None:
-            raise PolicyError("the first action is not finite and there is none before it to hold: check the policy")
+            raise PolicyError(
+                "the first action is not finite and there is none before it to hold: check the policy"
+            )
         self.held += 1
         return self.last
 
@@ -131,17 +135,20 @@ class Player:
         self.inference_s.append(self.clock() - start)
         return chunk
 
-    def _stacked(self) -> Dict[str, np.ndarray]:
-        return {name: np.concatenate([obs[name] for obs in self.history]) for name in self.policy.spec.observations}
+    def _stacked(self) -> dict[str, np.ndarray]:
+        return {
+            name: np.concatenate([obs[name] for obs in self.history])
+            for name in self.policy.spec.observations
+        }
 
 
 @dataclass
 class Record:
     """What was measured, over all episodes."""
 
-    inference_s: List[float] = field(default_factory=list)
-    late_s: List[float] = field(default_factory=list)
-    episodes: List[Dict[str, Any]] = field(default_factory=list)
+    inference_s: list[float] = field(default_factory=list)
+    late_s: list[float] = field(default_factory=list)
+    episodes: list[dict[str, Any]] = field(default_factory=list)
     paced_s: float = 0.0
     held: int = 0
 
@@ -150,7 +157,7 @@ class Record:
         """Control steps so far."""
         return len(self.late_s)
 
-    def report(self, hz: float) -> Dict[str, Any]:
+    def report(self, hz: float) -> dict[str, Any]:
         """See `run_loop`."""
         ms = 1e3 * np.array(self.inference_s)
         p50, p95, p99 = np.percentile(ms, [50, 95, 99]).tolist() if len(ms) else (None, None, None)

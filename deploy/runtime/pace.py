@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 SPIN_S = 1e-3
 """the last stretch before a deadline is spun through: a sleep may return this much too late"""

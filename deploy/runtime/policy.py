@@ -1,10 +1,14 @@
-"""An exported policy: observations in, action chunks out. Shapes: B batch, T observations, D elements, H horizon, A."""
+"""An exported policy: observations in, action chunks out.
+
+Shapes: B batch, T observations, D elements, N draws, H horizon, A action dim.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Union
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +17,7 @@ from .session import read_session
 from .spec import PolicyError, read_spec
 
 Array = np.ndarray
-Run = Callable[[Dict[str, Array]], Array]
+Run = Callable[[dict[str, Array]], Array]
 
 
 class Policy:
@@ -22,14 +26,14 @@ class Policy:
     `run` maps `observation.<name>` (B, T, D) and `noise` (B, N, H, A), float32, to actions (B, H, A).
     """
 
-    def __init__(self, run: Run, metadata: Dict[str, Any], name: str = "policy") -> None:
+    def __init__(self, run: Run, metadata: dict[str, Any], name: str = "policy") -> None:
         self.metadata = metadata
         self.spec = read_spec(metadata, name)
         self._run = run
         self._generator = np.random.default_rng()
 
     @classmethod
-    def load(cls, path: Union[str, Path]) -> Policy:
+    def load(cls, path: str | Path) -> Policy:
         """Open a `.onnx` or `.npz` file written by `noisepilot export`.
 
         Raises:
@@ -55,9 +59,9 @@ class Policy:
         return cls(run, metadata, name)
 
     def act(
-        self, obs: Mapping[str, Any], noise: Any = None, *, generator: Union[np.random.Generator, None] = None
+        self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None
     ) -> Array:
-        """Action chunk (H, A) for one observation, name -> (T, D), or (B, H, A) for a batch, name -> (B, T, D).
+        """Action chunk (H, A) for one observation, name -> (T, D); (B, H, A) for a batch, name -> (B, T, D).
 
         Args:
             obs: physical units; names the policy does not know are ignored.
@@ -65,31 +69,41 @@ class Policy:
             generator: what the noise is drawn from; None: a fresh stream per loaded policy.
 
         Raises:
-            PolicyError: for an observation that is missing, of another shape or not finite, or a wrong noise shape.
+            PolicyError: for an observation that is missing, misshapen or not finite, or misshapen noise.
         """
         feeds = {"observation." + name: self._observation(name, obs) for name in self.spec.observations}
         leads = {array.shape[:-2] for array in feeds.values()}
         if len(leads) != 1:
-            raise PolicyError(f"observations differ in batch size: { {k: v.shape for k, v in feeds.items()} }")
+            raise PolicyError(f"observations differ in batch size: {[a.shape for a in feeds.values()]}")
         lead = leads.pop()
+        feeds["noise"] = self._noise(lead, noise, generator)
+        if lead:
+            return self._run(feeds)
+        return self._run({name: array[None] for name, array in feeds.items()})[0]
+
+    def _noise(self, lead: tuple[int, ...], noise: Any, generator: np.random.Generator | None) -> Array:
         shape = lead + self.spec.noise_shape
         if noise is None:
-            noise = (generator or self._generator).standard_normal(shape, np.float32)
-        noise = np.asarray(noise, np.float32)
-        if noise.shape != shape:
-            raise PolicyError(f"noise has shape {noise.shape}, expected {shape}")
-        if lead:
-            return self._run({**feeds, "noise": noise})
-        return self._run({key: value[None] for key, value in {**feeds, "noise": noise}.items()})[0]
+            return (generator or self._generator).standard_normal(shape, np.float32)
+        return _checked("noise", noise, shape)
 
     def _observation(self, name: str, obs: Mapping[str, Any]) -> Array:
         if name not in obs:
-            raise PolicyError(f"observation '{name}' is missing: the policy expects {list(self.spec.observations)}")
-        value = np.asarray(obs[name], np.float32)
-        expected = self.spec.observations[name]["shape"]
-        if value.ndim not in (2, 3) or value.shape[-2:] != expected:
-            raise PolicyError(f"observation '{name}' has shape {value.shape}, expected {expected} or (B, *{expected})")
-        if not np.isfinite(value).all():
-            element = int(np.argwhere(~np.isfinite(value))[0][-1])
-            raise PolicyError(f"observation '{name}' is not finite: element {element} is {value[..., element].tolist()}")
-        return value
+            known = list(self.spec.observations)
+            raise PolicyError(f"observation '{name}' is missing: the policy expects {known}")
+        return _checked(f"observation '{name}'", obs[name], self.spec.observations[name]["shape"], batch=True)
+
+
+def _checked(what: str, value: Any, shape: tuple[int, ...], *, batch: bool = False) -> Array:
+    """`value` as float32 if it has this shape (or, with `batch`, one more leading axis) and is finite."""
+    try:
+        array = np.asarray(value, np.float32)
+    except (TypeError, ValueError):
+        raise PolicyError(f"{what} is not an array of numbers: expected shape {shape}") from None
+    if array.shape != shape and not (batch and array.ndim == len(shape) + 1 and array.shape[1:] == shape):
+        alternative = f" or (B, {', '.join(map(str, shape))})" if batch else ""
+        raise PolicyError(f"{what} has shape {array.shape}, expected {shape}{alternative}")
+    if not np.isfinite(array).all():
+        at = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
+        raise PolicyError(f"{what} is not finite: {array[at]} at {at} of shape {array.shape}")
+    return array

@@ -1,8 +1,8 @@
-"""An ONNX file as a function: onnxruntime on one thread, which is the fastest for small networks at batch 1."""
+"""An ONNX file as a function: onnxruntime on one thread, the fastest for small networks at batch 1."""
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Tuple
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,7 +12,7 @@ KEY = "noisepilot"
 """name of the metadata entry"""
 
 
-def read_session(content: bytes, name: str) -> Tuple[Callable[[Dict[str, np.ndarray]], np.ndarray], str]:
+def read_session(content: bytes, name: str) -> tuple[Callable[[dict[str, np.ndarray]], np.ndarray], str]:
     """The graph as a function of its named inputs, and its metadata as text.
 
     Raises:
@@ -33,4 +33,4 @@ def read_session(content: bytes, name: str) -> Tuple[Callable[[Dict[str, np.ndar
     properties = session.get_modelmeta().custom_metadata_map
     if KEY not in properties:
         raise PolicyError(f"{name} was not written by `noisepilot export`: it has no '{KEY}' metadata")
-    return lambda feeds: session.run(["action"], feeds)[0], properties[KEY]
+    return lambda feeds: np.asarray(session.run(["action"], feeds)[0]), properties[KEY]

@@ -1,9 +1,13 @@
-"""What an exported file says of itself. Shapes: T observations, D its elements, N draws, H horizon, A action dim."""
+"""What an exported file says of itself.
+
+Shapes: T observations, D elements, N draws, H horizon, A action dim.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any
 
 SCHEMA = 1
 
@@ -17,10 +21,10 @@ class Spec:
     """What the policy consumes and produces, in physical units."""
 
     observations: Mapping[str, Mapping[str, Any]]
-    """name -> shape (T, D), names, unit, limits `low` and `high`, and the training range `seen_low`, `seen_high`"""
+    """name -> shape (T, D), names, unit, limits `low`, `high`, range in training `seen_low`, `seen_high`"""
     action: Mapping[str, Any]
-    """shape (H, A), names, unit, `low`, `high`; None where unbounded"""
-    noise_shape: Tuple[int, int, int]
+    """the same with shape (H, A); limits are None where unbounded"""
+    noise_shape: tuple[int, int, int]
     """(N, H, A): standard normal draws per decision"""
     control_hz: float
     """actions per second; 0: unknown"""
@@ -30,7 +34,7 @@ class Spec:
     env: str = ""
 
 
-def read_spec(metadata: Dict[str, Any], name: str) -> Spec:
+def read_spec(metadata: dict[str, Any], name: str) -> Spec:
     """The specification inside an exported file's metadata.
 
     Raises:
@@ -38,10 +42,15 @@ def read_spec(metadata: Dict[str, Any], name: str) -> Spec:
     """
     schema = metadata.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise PolicyError(f"{name} has schema {schema}, this runtime reads up to {SCHEMA}: update the runtime")
+        raise PolicyError(
+            f"{name} has schema {schema}, this runtime reads up to {SCHEMA}: update the runtime"
+        )
     try:
         return Spec(
-            observations={key: {**value, "shape": _ints(value["shape"])} for key, value in metadata["observations"].items()},
+            observations={
+                key: {**value, "shape": _ints(value["shape"])}
+                for key, value in metadata["observations"].items()
+            },
             action={**metadata["action"], "shape": _ints(metadata["action"]["shape"])},
             noise_shape=_ints(metadata["noise_shape"]),  # type: ignore[arg-type]
             control_hz=float(metadata["control_hz"]),
@@ -54,5 +63,5 @@ def read_spec(metadata: Dict[str, Any], name: str) -> Spec:
         raise PolicyError(f"{name} has incomplete metadata ({error!r}): export it again") from None
 
 
-def _ints(values: Any) -> Tuple[int, ...]:
+def _ints(values: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in values)

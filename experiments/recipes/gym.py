@@ -18,5 +18,9 @@ RECIPES = {
     "walker2d": replace(HOPPER, env=EnvRef("Walker2d-v5")),
     "halfcheetah": replace(HOPPER, env=EnvRef("HalfCheetah-v5")),
     "ant": replace(HOPPER, env=EnvRef("Ant-v5")),
-    "hopper-ddim": replace(HOPPER, policy=replace(HOPPER.policy, sampler=Sampler(steps=5, eta=0.0)), algos={"dppo": DPPO(finetune_steps=5)}),
+    "hopper-ddim": replace(
+        HOPPER,
+        policy=replace(HOPPER.policy, sampler=Sampler(steps=5, eta=0.0)),
+        algos={"dppo": DPPO(finetune_steps=5)},
+    ),
 }

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from noisepilot.algos.dppo import DPPO, Decisions, Pairs
 from noisepilot.algos.returns import Ends, RewardScale, gae
 from noisepilot.policies import CriticMLP, Sampler, Stochastic
@@ -102,6 +101,8 @@ def test_reward_scale_and_gae(shared_data):
         close(scale.var, f.tensor(f"out.scaler.var{rollout}"))
         for kind, r in (("scaled", scaled), ("plain", reward)):
             following = torch.cat([value[1:], last])
-            advantage = gae(r, value, following, ends.under("leak"), gamma=f.set("gamma"), gae_lambda=f.set("gae_lambda"))
+            advantage = gae(
+                r, value, following, ends.under("leak"), gamma=f.set("gamma"), gae_lambda=f.set("gae_lambda")
+            )
             close(advantage, f.tensor(f"out.{kind}.advantages{rollout}"))
             close(advantage + value, f.tensor(f"out.{kind}.returns{rollout}"))

@@ -1,7 +1,6 @@
 """Small sets of known content."""
 
 import numpy as np
-
 from noisepilot.datasets import Episodes
 
 

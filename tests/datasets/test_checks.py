@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from noisepilot.config import to_dict
 from noisepilot.datasets import Episodes, check, load
 from noisepilot.spec import ArraySpec, EnvSpec
@@ -20,14 +19,14 @@ def changed(**arrays):
     """The toy set with keys (dots as double underscores) replaced."""
     base = make((9, 8, 7))
     data = dict(base.data) | {key.replace("__", "."): value for key, value in arrays.items()}
-    return Episodes(data, base.ends, base.attrs, base.final)
+    return Episodes(data, base.ends, base.attrs)
 
 
-def faults(episodes, spec=SPEC):
+def faults(episodes, spec: EnvSpec | None = SPEC):
     return [(f.level, f.key, f.message) for f in check(episodes, spec) if f.level != "info"]
 
 
-def only(episodes, spec=SPEC):
+def only(episodes, spec: EnvSpec | None = SPEC):
     (found,) = faults(episodes, spec)
     return found
 
@@ -64,9 +63,12 @@ def test_actions_outside_and_at_the_limits():
 
 
 def test_limits_of_the_set_itself_serve_without_an_environment():
-    base = changed(action=np.full((24, 2), 3.0) * np.arange(24)[:, None])
+    base = make((9, 8, 7))
+    wide = {**base.data, "action": 3 * base.data["action"]}
     attrs = {**base.attrs, "specs": to_dict({"action": SPEC.action})}
-    assert "exceed the limits" in only(Episodes(base.data, base.ends, attrs), None)[2]
+    levels = [(level, message) for level, _, message in faults(Episodes(wide, base.ends, attrs), None)]
+    assert levels[0][0] == "error"
+    assert "exceed the limits" in levels[0][1]
 
 
 def test_constant_dimensions_and_zero_rewards_and_rate():
@@ -111,13 +113,10 @@ def test_shifted_actions_are_noticed(shift, where):
     state = np.concatenate([np.zeros((1, 2)), np.cumsum(action, 0)[:-1]])
     data = {"observation.state": state, "action": np.roll(action, shift, 0), "next.reward": np.ones(600)}
     found = [m for _, _, m in faults(Episodes(data, np.array([300, 600]), {"fps": 10}), None)]
-    assert found == (
-        []
-        if where is None
-        else [
-            f"the action one row {where} explains each observation's change better: shift the actions by one row"
-        ]
+    hint = (
+        f"the action one row {where} explains each observation's change better: shift the actions by one row"
     )
+    assert found == ([] if where is None else [hint])
 
 
 @pytest.mark.parametrize("what", ["is zero", "repeats the one before"])

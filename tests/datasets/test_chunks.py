@@ -3,7 +3,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from noisepilot.datasets import Chunks, Episodes, load
 from noisepilot.errors import UserError
 

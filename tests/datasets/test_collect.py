@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
 from noisepilot.datasets import check, load
 from noisepilot.envs.seeds import train_seeds
 from noisepilot.errors import UserError
@@ -22,7 +21,8 @@ def test_recorded_steps_replay_in_the_environment(tmp_path):
     summary = run(tmp_path / "set", source="homing")
     episodes = load(tmp_path / "set")
     assert (summary.episodes, summary.steps) == (7, episodes.num_steps)
-    assert summary.success_rate == episodes.success_rate() > 0
+    assert summary.success_rate == episodes.success_rate()
+    assert episodes.data["next.success"].any()
     assert summary.mean_return == pytest.approx(episodes.returns().mean())
     for index, episode in enumerate(episodes):
         core = ToyCore(1)
@@ -76,7 +76,7 @@ def test_killed_between_chunks_and_continued(tmp_path):
             return super().act(obs, rng)
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "set", controller=Disturbed(Killed(), 0.2))
+        run(tmp_path / "set", slots=1, controller=Disturbed(Killed(), 0.2))
     assert 0 < len(load(tmp_path / "set")) < 7
     run(tmp_path / "set")
     run(tmp_path / "whole")
@@ -167,9 +167,9 @@ def test_snapshots_are_chosen_by_name(tmp_path):
         for name in ("iter1", "iter2")
         for key in ("w0", "b0", "w_out", "b_out")
     }
-    np.savez(tmp_path / "many.npz", **base)
+    np.savez(tmp_path / "many.npz", allow_pickle=False, **base)
     assert load_actor_npz(f"{tmp_path}/many.npz:iter2").arrays.keys() == {"w0", "b0", "w_out", "b_out"}
-    with pytest.raises(UserError, match="holds 2 snapshots: name one, as in many.npz:iter2"):
+    with pytest.raises(UserError, match=r"holds 2 snapshots: name one, as in many.npz:iter2"):
         load_actor_npz(f"{tmp_path}/many.npz")
     with pytest.raises(UserError, match="unknown snapshot 'iter3': did you mean 'iter2'"):
         load_actor_npz(f"{tmp_path}/many.npz:iter3")
@@ -180,7 +180,7 @@ def test_snapshots_are_chosen_by_name(tmp_path):
     [
         ({"w0": None}, "is not an actor: it has no layer"),
         ({"time_feature": True}, "expects the time as part of its observation"),
-        ({"act": "gelu"}, "unknown activation 'gelu': known: relu, tanh"),
+        ({"act": "gelu"}, "unknown activation 'gelu'"),
     ],
 )
 def test_archives_that_are_no_actor(tmp_path, arrays, message):
@@ -194,11 +194,11 @@ def test_wrong_actors_are_refused_with_a_reason(tmp_path):
     write_actor(tmp_path / "other.npz", w0=np.ones((4, 3)), log_std=np.zeros(2))
     with pytest.raises(UserError, match=r"other.npz maps a state of 3 to 2 actions, but Toy-v0 has"):
         make_controller(f"{tmp_path}/other.npz", spec)
-    with pytest.raises(UserError, match="missing.npz: check the path"):
+    with pytest.raises(UserError, match=r"missing.npz: check the path"):
         make_controller(f"{tmp_path}/missing.npz", spec)
     with pytest.raises(UserError, match="random actions take no noise"):
         make_controller("random", spec, 0.1)
-    with pytest.raises(UserError, match="noise -1.0 must not be negative"):
+    with pytest.raises(UserError, match=r"noise -1.0 must not be negative"):
         make_controller("random", spec, -1.0)
 
 

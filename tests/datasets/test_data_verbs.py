@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-
 from noisepilot.datasets import Episodes, load
 from noisepilot.errors import UserError
 from noisepilot.experiments.data_verbs import data
@@ -74,3 +73,18 @@ def test_help_and_mistakes(capsys):
         data(["collect", "Hopper-v5", "--actor", "random", "--out", "x", "--env-kwargs", "{a"])
     with pytest.raises(UserError, match="0 episodes in 16 slots: both must be at least 1"):
         data(["collect", "Hopper-v5", "--actor", "random", "--out", "x", "--episodes", "0"])
+
+
+def test_waypoints_reach_their_goals_and_the_set_is_sound(tmp_path, capsys):
+    out = str(tmp_path / "maze")
+    kwargs = json.dumps({"continuing_task": False})
+    env = ["PointMaze_UMaze-v3", "--env-kwargs", kwargs]
+    arguments = ["collect", *env, "--actor", "waypoint", "--noise", "0.3", "--out", out, "--episodes", "12"]
+    assert data(arguments) == 0
+    assert "success 100.0 %" in capsys.readouterr().out
+    episodes = load(out)
+    assert episodes.attrs["env_kwargs"]["continuing_task"] is False
+    assert episodes.data["next.terminated"][episodes.ends - 1].all()
+    assert data(["check", out, "--env", *env]) == 0
+    with pytest.raises(UserError, match="Hopper-v5 is no PointMaze"):
+        data(["collect", "Hopper-v5", "--actor", "waypoint", "--out", out])

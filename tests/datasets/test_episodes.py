@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from noisepilot.config import to_dict
 from noisepilot.datasets import Episodes, load
 from noisepilot.errors import UserError
@@ -35,7 +34,7 @@ def test_hash_sees_values_boundaries_types_and_names():
     others = [
         Episodes(changed, base.ends, {}, base.final),
         Episodes(base.data, np.array([4, 6, 13]), {}, base.final),
-        Episodes(base.data | {"action": base.data["action"].astype(np.float64)}, base.ends, {}, base.final),
+        Episodes({**base.data, "action": base.data["action"].astype(np.float64)}, base.ends, {}, base.final),
         Episodes(base.data, base.ends, {}),
     ]
     assert len({episodes.hash() for episodes in [base, *others]}) == 5
@@ -102,7 +101,7 @@ def test_specs_come_from_the_attributes_else_from_the_shapes():
 
 
 def bad_sets():
-    data = make((2, 3)).data
+    data = dict(make((2, 3)).data)
     ends = np.array([2, 5])
     yield data | {"action": np.zeros((4, 2))}, ends, r"'action' has shape \(4, 2\).*one row per step: 5"
     yield {k: v for k, v in data.items() if k != "action"}, ends, r"needs 'action': found next.reward"

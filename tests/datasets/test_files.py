@@ -2,7 +2,6 @@ import errno
 import os
 
 import pytest
-
 from noisepilot.errors import UserError
 from noisepilot.files import append_line, atomic_folder, atomic_write
 
@@ -55,11 +54,11 @@ def test_a_forbidden_folder_is_named(tmp_path, monkeypatch):
         atomic_write(tmp_path / "a", "new")
 
 
-def test_a_file_in_the_way_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["a/b", "a/b/c"])
+def test_a_file_in_the_way_is_named(tmp_path, name):
     (tmp_path / "a").write_text("")
-    for path in (tmp_path / "a/b", tmp_path / "a/b/c"):
-        with pytest.raises(UserError, match="a file stands where a folder is needed; choose another path"):
-            atomic_write(path, "x")
+    with pytest.raises(UserError, match="a file stands where a folder is needed; choose another path"):
+        atomic_write(tmp_path / name, "x")
 
 
 def test_folder_appears_whole(tmp_path):
@@ -72,9 +71,13 @@ def test_folder_appears_whole(tmp_path):
 
 
 def test_an_exception_leaves_nothing_behind(tmp_path):
-    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "set") as folder:
-        (folder / "a").write_text("1")
-        raise KeyboardInterrupt
+    def interrupted():
+        with atomic_folder(tmp_path / "set") as folder:
+            (folder / "a").write_text("1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert names(tmp_path) == []
 
 

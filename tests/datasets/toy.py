@@ -1,7 +1,6 @@
 """A point on a plane behind the numpy protocol of environments, and actors for it."""
 
 import numpy as np
-
 from noisepilot.envs.core import Step
 from noisepilot.spec import ArraySpec, EnvSpec, PolicySpec
 
@@ -49,6 +48,15 @@ class ToyCore:
         reward = np.where(valid, -np.linalg.norm(self.state, axis=1), 0.0)
         return self.state.copy(), reward, terminated, truncated, valid
 
+    def get_state(self, slots=None):
+        raise NotImplementedError
+
+    def set_state(self, state, slots=None):
+        raise NotImplementedError
+
+    def render(self, slot=0, width=320, height=240):
+        raise NotImplementedError
+
     def close(self):
         pass
 
@@ -75,4 +83,5 @@ class NoiseActor:
 
     def act(self, obs, noise=None, generator=None):
         assert obs["state"].shape[1:] == (2, 2)
+        assert noise is not None
         return noise[:, 0]

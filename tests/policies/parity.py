@@ -1,10 +1,10 @@
 """Official weights under our names, and fixture access."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-
 from noisepilot.policies.dppo_weights import rename
 
 
@@ -14,7 +14,7 @@ class Fixture:
     def __init__(self, folder: Path, name: str) -> None:
         self.arrays = np.load(folder / "parity" / f"{name}.npz", allow_pickle=False)
 
-    def set(self, key: str):
+    def set(self, key: str) -> Any:
         value = self.arrays[f"set.{key}"]
         return tuple(value.tolist()) if value.ndim else value.item()
 
@@ -24,4 +24,8 @@ class Fixture:
 
     def weights(self, part: str, prefix: str = "w", dtype=torch.float64) -> dict[str, torch.Tensor]:
         start = f"{prefix}.{part}."
-        return {rename(k.removeprefix(start)): self.tensor(k, dtype) for k in self.arrays.files if k.startswith(start)}
+        return {
+            rename(k.removeprefix(start)): self.tensor(k, dtype)
+            for k in self.arrays.files
+            if k.startswith(start)
+        }

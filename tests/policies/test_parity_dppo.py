@@ -3,14 +3,27 @@
 import numpy as np
 import pytest
 import torch
-
-from noisepilot.policies import MLP, CosinePath, CriticMLP, Policy, PolicyConfig, Sampler, Stochastic, Transitions
+from noisepilot.policies import (
+    MLP,
+    CosinePath,
+    CriticMLP,
+    Policy,
+    PolicyConfig,
+    Sampler,
+    Stochastic,
+    Transitions,
+)
 from noisepilot.spec import ArraySpec
 
 from .parity import Fixture
 
 NETWORKS = ["dppo_mlp_hopper", "dppo_mlp_kitchen", "dppo_mlp_plain_hist", "dppo_mlp_square_narrow"]
-SAMPLERS = ["dppo_sample_ddpm20", "dppo_sample_ddpm20_k20", "dppo_sample_ddim5of20_k3", "dppo_sample_ddim5of100"]
+SAMPLERS = [
+    "dppo_sample_ddpm20",
+    "dppo_sample_ddpm20_k20",
+    "dppo_sample_ddim5of20_k3",
+    "dppo_sample_ddim5of100",
+]
 
 
 def close(ours, theirs, tolerance=1e-10):
@@ -30,7 +43,12 @@ def policy_of(f: Fixture, sampler: Sampler, levels: int, tuned_steps: int | None
     )
     history = f.set("To")
     config = PolicyConfig(
-        network, CosinePath(levels), sampler, horizon=f.set("Tp"), n_action_steps=f.set("Tp"), n_obs_steps=history
+        network,
+        CosinePath(levels),
+        sampler,
+        horizon=f.set("Tp"),
+        n_action_steps=f.set("Tp"),
+        n_obs_steps=history,
     )
     spec = config.spec({"state": ArraySpec((f.set("Do"),))}, ArraySpec((f.set("Da"),)))
     policy = Policy(config, spec).double()
@@ -105,7 +123,9 @@ def test_chain_and_log_prob(shared_data, name):
         chain = policy.sample(context, noise, start=start, stochastic=explore)
         close(chain.x, f.tensor("out64.train.chain"))
         close(policy.sample(context, noise, start=start).x, f.tensor("out64.eval.chain"))
-        close(base.sample(context, noise, stochastic=explore).action, f.tensor("out64.train_base_policy.action"))
+        close(
+            base.sample(context, noise, stochastic=explore).action, f.tensor("out64.train_base_policy.action")
+        )
 
         given = type(chain)(f.tensor("chain_for_logprob"), None, noise, start)
         close(policy.score(context, given, explore), f.tensor("out64.logprobs"))
@@ -118,7 +138,9 @@ def test_bc_loss(shared_data, levels):
     policy = policy_of(f, Sampler(levels), levels)
     policy.network.load_state_dict(f.weights("net"))
     t = (levels - 1 - f.tensor("t")).double() / levels
-    loss = policy.loss(policy.encode({"state": f.tensor("state")}), f.tensor("x_start"), t, f.tensor("noise")).mean()
+    loss = policy.loss(
+        policy.encode({"state": f.tensor("state")}), f.tensor("x_start"), t, f.tensor("noise")
+    ).mean()
     close(loss.detach(), f.tensor("out64.loss"))
     loss.backward()
     grads = f.weights("net", prefix="out64.grad")

@@ -1,0 +1,44 @@
+# Two commands: `make demo` shows the whole line at work, `make test` proves that it works.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help demo test lint types suite clean
+
+help:
+	@echo "make demo   install into $(VENV), then learn, improve, distill, export and run a policy (about 10 minutes)"
+	@echo "make test   install into $(VENV), then lint, types and tests (about 15 minutes)"
+	@echo "make clean  remove $(VENV) and what the demo wrote"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON). On Debian: apt-get install python3.11 python3.11-venv, or make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: give a newer one, make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: the venv module of $(PYTHON). On Debian: apt-get install python3.11-venv"; exit 1; }
+	@echo "== installing into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(TORCH)
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@echo "== demo: one maze from demonstrations to a one-step policy in a control loop"
+	@$(BIN)/noisepilot demo --out .demo
+
+test: lint types suite
+
+lint: $(INSTALLED)
+	@echo "== ruff"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	@echo "== pyright"
+	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/pyright --pythonpath $(BIN)/python
+
+suite: $(INSTALLED)
+	@echo "== pytest"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) .demo

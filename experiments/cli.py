@@ -1,0 +1,106 @@
+"""The command line: a table of verbs, each imported when it is used, and one way of parsing.
+
+A verb is a function `(argv) -> exit code`. Options are the fields of a frozen dataclass, parsed by tyro; a recipe is
+the default that they override.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TypeVar
+
+from ..errors import UserError, unknown
+
+Config = TypeVar("Config")
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": (
+        "demo_verb:demo",
+        "learn a maze from demonstrations, improve it by RL, distill, export and run it",
+    ),
+    "data": ("data_verbs:data", "collect, inspect, check and convert demonstrations"),
+    "pretrain": ("train_verbs:pretrain", "learn a diffusion policy from demonstrations"),
+    "finetune": ("train_verbs:finetune", "improve a policy by reinforcement learning in simulation"),
+    "eval": ("eval_verbs:evaluate", "measure a policy on seeded episodes, or on held-out data"),
+    "compare": ("report_verbs:compare", "say whether one evaluation is better than another, and how sure"),
+    "distill": ("train_verbs:distill", "train a one-step student of a policy"),
+    "export": ("deploy_verbs:export", "write a policy as one ONNX file with a parity certificate"),
+    "run": ("deploy_verbs:run", "run an exported file in a fixed-rate control loop, without torch"),
+    "report": ("report_verbs:report", "write one HTML page about a run"),
+    "import": ("import_verbs:import_weights", "turn official DPPO weights into a policy"),
+    "bench": ("bench_verbs:bench", "measure speed beside its peers and the machine's limits"),
+    "doctor": ("doctor:doctor", "say what works on this machine, and the fix for what does not"),
+    "list": ("list_verb:list_all", "list recipes, algorithms and environments"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit code: 0, 2 for a user's error, 130 for Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if argv[0] == "--version":
+        from .. import __version__
+
+        print(f"noisepilot {__version__}")
+        return 0
+    try:
+        return _verb(argv[0])(argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; continue with --resume", file=sys.stderr)
+        return 130
+
+
+def overview() -> str:
+    """The help text of the whole."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {words}" for name, (_, words) in VERBS.items())
+    return (
+        "noisepilot: diffusion and flow policies from demonstrations, through RL, to one step on a robot\n\n"
+        f"usage: noisepilot VERB [options]\n\n{verbs}\n\n"
+        "noisepilot VERB --help shows a verb's options; `noisepilot demo` is a good start."
+    )
+
+
+def _verb(name: str) -> Callable[[list[str]], int]:
+    if name not in VERBS:
+        raise unknown("verb", name, VERBS)
+    # Threads of torch that spin while they wait would take the simulator's cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    module, _, function = VERBS[name][0].partition(":")
+    return getattr(import_module(f".{module}", __package__), function)
+
+
+def parse(config: type[Config], argv: Sequence[str], prog: str, default: Config | None = None) -> Config:
+    """Fill a dataclass from options, `--nested.field value`, over a default.
+
+    A wrong option prints tyro's explanation, with the nearest right one, and exits with 2.
+    """
+    import tyro
+
+    options = {} if default is None else {"default": default}
+    return tyro.cli(config, args=list(argv), prog=prog, config=(tyro.conf.AvoidSubcommands,), **options)
+
+
+def take_option(argv: list[str], name: str, default: str) -> tuple[str, list[str]]:
+    """The value of `--name value` (or `--name=value`) and the rest, for options that choose the defaults of others."""
+    for i, word in enumerate(argv):
+        if word == name:
+            if i + 1 == len(argv):
+                raise UserError(f"{name} needs a value")
+            return argv[i + 1], argv[:i] + argv[i + 2 :]
+        if word.startswith(name + "="):
+            return word.partition("=")[2], argv[:i] + argv[i + 1 :]
+    return default, argv
+
+
+def take_positional(argv: list[str], default: str) -> tuple[str, list[str]]:
+    """A leading word that is no option, and the rest."""
+    return (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (default, argv)

@@ -1,0 +1,200 @@
+"""`noisepilot export` writes a policy as one file; `noisepilot run` plays it in real time without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from ..errors import UserError
+from .cli import parse
+
+if TYPE_CHECKING:
+    from ..datasets import Episodes
+    from ..policies import Policy
+
+Report = Mapping[str, Any]
+RECORDED = 256
+"""observations taken from a dataset for the parity certificate"""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a policy as one file that runs without torch."""
+
+    source: tyro.conf.Positional[Path]
+    """a run, whose newest checkpoint is taken, or a policy folder"""
+    out: Path = Path("policy.onnx")
+    """ends in .onnx (for onnxruntime) or .npz (for numpy alone)"""
+    data: str = ""
+    """dataset whose observations the parity certificate uses; without it they are drawn"""
+    eval: Path | None = None
+    """ledger of an evaluation whose result goes into the file"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Play an exported policy in an environment at a fixed rate and measure latency."""
+
+    policy: tyro.conf.Positional[Path]
+    """file written by `noisepilot export`"""
+    env: str
+    """environment id"""
+    env_kwargs: str = "{}"
+    """keyword arguments of the environment, as JSON"""
+    hz: float | None = None
+    """control rate; by default the one the policy was made for"""
+    episodes: int = 5
+    steps: int | None = None
+    """stop after this many control steps in all"""
+    seed: int = 0
+    """of the first episode; the next ones count up"""
+    json: bool = False
+    """print JSON"""
+
+
+def export(argv: Sequence[str]) -> int:
+    """`noisepilot export`; returns the exit code."""
+    config = parse(Export, argv, "noisepilot export")
+    from ..deploy.export import export as write
+    from ..policies import load_policy
+    from .ledger import Ledger
+
+    folder = policy_folder(config.source)
+    policy = load_policy(folder, device="cpu")
+    data = _load(config.data) if config.data else None
+    out = write(
+        policy,
+        config.out,
+        observations=None if data is None else _recorded(data, policy),
+        provenance=_provenance(config.source, folder, data),
+        evaluation=Ledger.load(config.eval).summary() if config.eval else None,
+    )
+    _say_exported(out)
+    return 0
+
+
+def run(argv: Sequence[str]) -> int:
+    """`noisepilot run`; imports no torch. Returns the exit code."""
+    config = parse(Run, argv, "noisepilot run")
+    from ..deploy.runtime import Policy, PolicyError, run_loop
+    from ..envs import make_core
+
+    try:
+        policy = Policy.load(config.policy)
+        env = make_core(config.env, 1, **_kwargs(config.env_kwargs))
+        try:
+            _check_fit(policy.spec, env.spec)
+            hz = policy.spec.control_hz if config.hz is None else config.hz
+            if not hz > 0:
+                raise UserError(f"the control rate is {hz:g} Hz: give a positive one with --hz")
+            report = run_loop(
+                policy, env, hz=hz, episodes=config.episodes, steps=config.steps, seed=config.seed
+            )
+        finally:
+            env.close()
+    except PolicyError as error:
+        raise UserError(str(error)) from None
+    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), latency_line(report)]))
+    return 0
+
+
+def policy_folder(source: Path) -> Path:
+    """`source` itself if it is a policy, else the policy of the newest checkpoint of the run there.
+
+    Raises:
+        UserError: if it is neither, or a run without a checkpoint.
+    """
+    from .run_folder import RunFolder
+
+    if (source / "model.safetensors").is_file():
+        return source
+    checkpoint = RunFolder.open(source).latest_checkpoint()
+    if checkpoint is None:
+        raise UserError(f"{source} has no checkpoint yet: let the run write one, or give a policy folder")
+    return checkpoint / "policy"
+
+
+def latency_line(report: Report) -> str:
+    """Inference percentiles and deadline misses in one line."""
+    ms = report["inference_ms"]
+    times = (
+        "  ".join(f"{name} {ms[name]:.2f}" for name in ("p50", "p95", "p99", "max"))
+        if ms["count"]
+        else "none"
+    )
+    misses = f"deadline misses {report['misses']}/{report['steps']} at {report['hz']:.1f} Hz"
+    late = f" (by at most {report['late_ms_max']:.1f} ms)" if report["misses"] else ""
+    held = f"   actions held {report['held']}" if report["held"] else ""
+    return f"inference ms  {times}   {misses}{late}{held}"
+
+
+def _table(report: Report) -> list[str]:
+    lines = [f"{'seed':>6}  {'return':>10}  {'steps':>6}  success"]
+    for episode in report["episodes"]:
+        success = {None: "-", 0.0: "no"}.get(episode["success"], "yes")
+        lines.append(f"{episode['seed']:>6}  {episode['return']:>10.4g}  {episode['length']:>6}  {success}")
+    return lines
+
+
+def _say_exported(path: Path) -> None:
+    from ..deploy.runtime import Policy
+
+    parity = Policy.load(path).metadata["parity"]
+    size, backend = f"{path.stat().st_size / 1e6:.1f} MB", parity["backend"]
+    difference = f"{parity['max_relative_difference']:.1e} of the action range"
+    origin = f"{parity['observations']} observations ({parity['source']})"
+    print(f"{path}: {size}, {backend} within {difference} of torch over {origin}")
+
+
+def _load(path: str) -> Episodes:
+    from ..datasets import load
+
+    return load(path)
+
+
+def _recorded(episodes: Episodes, policy: Policy) -> dict[str, Any]:
+    import torch
+
+    from ..datasets import Chunks
+
+    chunks = Chunks(episodes, policy.spec.horizon, policy.spec.n_obs_steps)
+    rows = torch.linspace(0, len(chunks) - 1, min(RECORDED, len(chunks))).long()
+    return dict(chunks.batch(rows).obs)
+
+
+def _provenance(source: Path, folder: Path, data: Episodes | None) -> dict[str, Any]:
+    from ..policies.storage import read_config
+    from .run_folder import RunFolder, provenance
+
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    facts = {} if source == folder else RunFolder.open(source).facts
+    parent = {"weights_sha256": weights, "provenance": read_config(folder).get("provenance", {})}
+    hashes = {"data_hash": facts.get("data_hash", ""), "parity_data_hash": data.hash() if data else ""}
+    return {**provenance(), **hashes, "parent": {**parent, "git": facts.get("git", "")}}
+
+
+def _check_fit(policy: Any, env: Any) -> None:
+    ours = {name: array["shape"][1:] for name, array in policy.observations.items()}
+    theirs = {name: array.shape for name, array in env.obs.items()}
+    if ours != theirs:
+        raise UserError(
+            f"policy (made for {policy.env or 'no known env'}) sees {ours}, {env.id} shows {theirs}"
+        )
+    if policy.action["shape"][1:] != env.action.shape:
+        raise UserError(f"policy acts in {policy.action['shape'][1:]}, {env.id} in {env.action.shape}")
+
+
+def _kwargs(text: str) -> dict[str, Any]:
+    try:
+        kwargs = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--env-kwargs is not JSON ({error}): write it as '{{\"name\": value}}'") from None
+    if not isinstance(kwargs, dict):
+        raise UserError(f"--env-kwargs must be a JSON object like '{{\"name\": value}}', got {text}")
+    return kwargs

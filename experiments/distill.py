@@ -1,0 +1,146 @@
+"""Distillation: gather observations, fit the one-step student, measure it beside its teacher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..algos.bc import BCState
+from ..algos.distill import Distill
+from ..datasets.chunks import Chunks
+from ..datasets.readers import load
+from ..envs.seeds import eval_seeds
+from ..envs.vector import TensorEnv
+from ..errors import UserError
+from ..policies.matmul import use_fast_matmul
+from ..policies.policy import Policy
+from ..policies.storage import load_policy
+from .checkpoint import policy_folder, write_checkpoint
+from .evaluate import evaluate
+from .finetune import environment
+from .progress import Progress
+from .recipe import EnvRef
+from .rollout import Collector
+from .run_folder import RunFolder
+
+NUM_ENVS = 64
+LOG_EVERY = 500
+
+
+@dataclass(frozen=True)
+class DistillRun:
+    """One distillation."""
+
+    policy: str
+    """the teacher: a policy folder or a run"""
+    out: str
+    """run folder to write"""
+    env: EnvRef = field(default_factory=EnvRef)
+    distill: Distill = field(default_factory=Distill)
+    data: str = ""
+    """observations from these demonstrations instead of from the environment"""
+    eval_episodes: int = 200
+    seed: int = 0
+
+
+def distill(config: DistillRun) -> RunFolder:
+    """Train a student; with an environment, evaluate teacher and student on the same episodes.
+
+    Raises:
+        UserError: if there is neither an environment nor data.
+    """
+    policy = load_policy(policy_folder(config.policy))
+    if not (config.env.id or config.data):
+        raise UserError("distillation needs observations: name a recipe or --env.id, or give --data")
+    use_fast_matmul()
+    torch.manual_seed(config.seed)
+    training = _Training(config, policy)
+    run = RunFolder.create(config.out, config)
+    with Progress("distill", total=config.distill.fit.grad_steps, unit="grad_steps") as progress:
+        if config.data:
+            training.fit(training.recorded(), config.distill.fit.grad_steps, run, progress)
+        else:
+            training.rounds(run, progress)
+    write_checkpoint(run, training.state.step, training.student, {})
+    return run
+
+
+class _Training:
+    """Teacher, student and the loop between them."""
+
+    def __init__(self, config: DistillRun, policy: Policy) -> None:
+        self.config = config
+        self.teacher = config.distill.teacher(policy)
+        self.state: BCState = config.distill.fit.init(config.distill.student(self.teacher))
+        self.generator = torch.Generator(policy.device).manual_seed(config.seed)
+        self.started = time.perf_counter()
+
+    @property
+    def student(self) -> Policy:
+        """The student with its averaged weights."""
+        return self.state.averaged()
+
+    def rounds(self, run: RunFolder, progress: Progress) -> None:
+        """Gather and fit in turns: what the student itself comes to see counts too (DAgger, Ross et al. 2011)."""
+        settings = self.config.distill
+        with environment(self.config.env, NUM_ENVS, self.teacher) as env:
+            seen = [self.visited(self.teacher, env, 0)]
+            for number in range(settings.rounds):
+                self.fit(torch.cat(seen), settings.fit.grad_steps // settings.rounds, run, progress)
+                if number + 1 < settings.rounds:
+                    seen.append(self.visited(self.student, env, number + 1))
+            if self.config.eval_episodes:
+                seeds = eval_seeds(self.config.eval_episodes)
+                for name, actor in (("teacher", self.teacher), ("student", self.student)):
+                    evaluate(actor, env, seeds).save(run.eval_path(name))
+
+    def visited(self, actor: Policy, env: TensorEnv, number: int) -> Tensor:
+        """Features of the observations an actor meets; shape (decisions, F)."""
+        decisions = max(1, self.config.distill.decisions // env.num_envs)
+        collector = Collector(env, actor.spec.n_obs_steps, decisions, self.config.seed * 1_000 + number)
+        rollout, _, _ = collector.collect(_acting(actor, self.generator))
+        return rollout.extras["features"].flatten(0, 1).clone()
+
+    def recorded(self) -> Tensor:
+        """Features of the observations in a data set."""
+        chunks = Chunks(load(self.config.data), 1, self.teacher.spec.n_obs_steps, self.teacher.device)
+        rows = torch.arange(len(chunks), device=self.teacher.device)
+        with torch.no_grad():
+            parts = [
+                self.teacher.encode(dict(chunks.batch(part).obs)).features for part in rows.split(10_000)
+            ]
+        return torch.cat(parts)
+
+    def fit(self, features: Tensor, grad_steps: int, run: RunFolder, progress: Progress) -> None:
+        """Regress the student on the teacher at random observations and noises."""
+        settings, losses = self.config.distill, []
+        for step in range(1, grad_steps + 1):
+            rows = torch.randint(
+                len(features), (settings.fit.batch,), generator=self.generator, device=features.device
+            )
+            losses.append(settings.update(self.state, self.teacher, features[rows], self.generator))
+            if step % LOG_EVERY == 0 or step == grad_steps:
+                wall_s = time.perf_counter() - self.started
+                line = {
+                    "grad_steps": self.state.step,
+                    "wall_s": wall_s,
+                    "train/loss": float(torch.stack(losses).mean()),
+                }
+                run.log(line)
+                progress.update(line)
+                losses.clear()
+
+
+def _acting(
+    actor: Policy, generator: torch.Generator
+) -> Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
+    def act(obs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        features = actor.encode(obs).features
+        action = actor.act(obs, generator=generator)[:, : actor.spec.n_action_steps]
+        return action, {"features": features}
+
+    return act

@@ -1,0 +1,106 @@
+"""The verb `eval`: a policy on seeded episodes of its environment, or on held-out data without one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .cli import parse, take_positional
+from .recipe import EnvRef
+
+
+@dataclass(frozen=True)
+class Eval:
+    """One evaluation."""
+
+    policy: str
+    """policy folder or run"""
+    env: EnvRef = field(default_factory=EnvRef)
+    """empty: the environment the policy was made for"""
+    episodes: int = 100
+    """seeded 0, 1, 2, ...; training never uses these seeds"""
+    num_envs: int = 40
+    data: str = ""
+    """measure the action error on these demonstrations instead"""
+    out: str = ""
+    """ledger to write; empty: eval/final.json of the run"""
+    json: bool = False
+    """print JSON"""
+
+
+def evaluate(argv: list[str]) -> int:
+    """`noisepilot eval RUN [--episodes N] [--data DEMOS] [--json]`."""
+    path, argv = take_positional(argv, "")
+    config = parse(Eval, ["--policy", path, *argv] if path else argv, "noisepilot eval")
+    found = _offline(config) if config.data else _simulated(config)
+    if config.json:
+        print(json.dumps(found))
+    return 0
+
+
+def _offline(config: Eval) -> dict[str, Any]:
+    from ..datasets.chunks import Chunks
+    from ..datasets.readers import load
+    from ..policies.storage import load_policy
+    from .checkpoint import policy_folder
+    from .evaluate_offline import evaluate_offline
+
+    policy = load_policy(policy_folder(config.policy))
+    chunks = Chunks(load(config.data), policy.spec.horizon, policy.spec.n_obs_steps, policy.device)
+    errors = evaluate_offline(policy, chunks)
+    if not config.json:
+        _print_table(errors.table())
+    return errors.to_json()
+
+
+def _simulated(config: Eval) -> dict[str, Any]:
+    from ..envs import make
+    from ..envs.seeds import eval_seeds
+    from ..policies.matmul import use_fast_matmul
+    from ..policies.storage import load_policy
+    from .checkpoint import policy_folder
+    from .evaluate import evaluate as measure
+
+    folder = policy_folder(config.policy)
+    policy = load_policy(folder)
+    use_fast_matmul()
+    ref = config.env if config.env.id else environment_of(folder, policy.spec.env)
+    env = make(ref.id, min(config.num_envs, config.episodes), str(policy.device), **ref.kwargs)
+    try:
+        ledger = measure(policy, env, eval_seeds(config.episodes))
+    finally:
+        env.close()
+    ledger.save(config.out or _default_out(config.policy))
+    summary = ledger.summary()
+    if not config.json:
+        _print_table([{"": key, "value": str(value)} for key, value in summary.items()])
+    return summary
+
+
+def environment_of(policy_folder: Path, env_id: str) -> EnvRef:
+    """The environment, with its keyword arguments, that the run around a policy folder names; else the bare id."""
+    from .run_folder import RunFolder
+
+    for folder in policy_folder.parents[:3]:
+        if (folder / "metrics.jsonl").is_file():
+            return RunFolder.open(folder).config.env
+    if not env_id:
+        raise UserError("the policy names no environment: give --env.id, or --data for an offline evaluation")
+    return EnvRef(env_id)
+
+
+def _default_out(policy: str) -> Path:
+    return Path(policy) / "eval" / "final.json"
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)

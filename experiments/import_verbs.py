@@ -1,0 +1,44 @@
+"""The verb `import`: official DPPO weights, as plain arrays, become a policy folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from .cli import parse, take_positional
+from .recipe import get_recipe
+
+
+@dataclass(frozen=True)
+class Import:
+    """Weights and normalisation, and the policy that they fill."""
+
+    weights: Path
+    """.npz of arrays under the official parameter names"""
+    normalization: Path
+    """.npz with obs_min, obs_max, action_min, action_max"""
+    out: Path
+    """policy folder to write"""
+    prefix: str = "ema/network."
+    """what precedes the official names: the averaged weights, or `model/network.`"""
+
+
+def import_weights(argv: list[str]) -> int:
+    """`noisepilot import RECIPE --weights W.npz --normalization N.npz --out FOLDER`."""
+    from ..envs import make_core
+    from ..policies.dppo_weights import load_dppo_weights
+    from ..policies.policy import Policy
+    from ..policies.storage import save_policy
+
+    name, argv = take_positional(argv, "default")
+    recipe = get_recipe(name)
+    config = parse(Import, argv, f"noisepilot import {name}")
+    if not recipe.env.id:
+        raise UserError("import needs a recipe with an environment: see `noisepilot list`")
+    spec = make_core(recipe.env.id, **recipe.env.kwargs).spec
+    policy = Policy(recipe.policy, recipe.policy.spec(spec.obs, spec.action, spec.control_hz, spec.id))
+    load_dppo_weights(policy, config.weights, config.normalization, config.prefix)
+    save_policy(policy, config.out, {"source": f"official DPPO weights, {config.weights.name}"})
+    print(f"policy: {config.out}")
+    return 0

@@ -1,0 +1,69 @@
+"""The verbs that train: pretrain, finetune, distill. `noisepilot VERB RECIPE --option value`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..errors import UserError
+from .cli import parse, take_option, take_positional
+from .recipe import get_recipe
+
+
+def pretrain(argv: list[str]) -> int:
+    """Behaviour cloning with a recipe's settings."""
+    from .pretrain import Pretrain
+    from .pretrain import pretrain as run
+
+    name, argv = take_positional(argv, "default")
+    recipe = get_recipe(name)
+    default = Pretrain("", "", recipe.env, recipe.policy, recipe.bc)
+    config = parse(Pretrain, argv, f"noisepilot pretrain {name}", default)
+    _require(config, "data", "out")
+    print(f"pre-trained policy: {run(config).path}")
+    return 0
+
+
+def finetune(argv: list[str]) -> int:
+    """Reinforcement learning with a recipe's settings of one algorithm; `--seeds N` runs seeds 0 to N - 1."""
+    from .finetune import Finetune
+    from .finetune import finetune as run
+
+    name, argv = take_positional(argv, "default")
+    algo, argv = take_option(argv, "--algo", "dppo")
+    seeds, argv = take_option(argv, "--seeds", "1")
+    recipe = get_recipe(name)
+    default = Finetune("", "", recipe.env, recipe.algo(algo), recipe.budget)
+    config = parse(Finetune, argv, f"noisepilot finetune {name} --algo {algo}", default)
+    _require(config, "policy", "out")
+    for run_config in _seeded(config, seeds):
+        print(f"fine-tuned policy: {run(run_config).path}")
+    return 0
+
+
+def distill(argv: list[str]) -> int:
+    """One-step regression with a recipe's settings."""
+    from .distill import DistillRun
+    from .distill import distill as run
+
+    name, argv = take_positional(argv, "default")
+    recipe = get_recipe(name)
+    config = parse(
+        DistillRun, argv, f"noisepilot distill {name}", DistillRun("", "", recipe.env, recipe.distill)
+    )
+    _require(config, "policy", "out")
+    print(f"one-step student: {run(config).path}")
+    return 0
+
+
+def _seeded(config, seeds: str) -> list:  # noqa: ANN001
+    if not seeds.isdecimal() or int(seeds) < 1:
+        raise UserError(f"--seeds {seeds} must be a number of runs, at least 1")
+    if seeds == "1":
+        return [config]
+    return [replace(config, seed=s, out=f"{config.out}/seed{s}") for s in range(int(seeds))]
+
+
+def _require(config: object, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name):
+            raise UserError(f"--{name} is missing")

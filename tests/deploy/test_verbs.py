@@ -1,0 +1,120 @@
+"""`noisepilot export` and `noisepilot run`, from a policy folder to an environment."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from noisepilot.deploy.runtime import Policy
+from noisepilot.errors import UserError
+from noisepilot.experiments.deploy_verbs import export, latency_line, policy_folder, run
+from noisepilot.policies import save_policy
+from noisepilot.spec import ArraySpec
+
+from .toys import make_policy
+
+ENV = "InvertedPendulum-v5"
+TORCH_FREE = """
+import sys
+from noisepilot.experiments.cli import main
+code = main(sys.argv[1:])
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A policy for the inverted pendulum, saved as a run would."""
+    policy = make_policy("flow1", {"state": ArraySpec((4,))}, ArraySpec((1,)))
+    run_folder = tmp_path_factory.mktemp("run")
+    (run_folder / "config.json").write_text('{"data_hash": "abc", "git": "def"}')
+    save_policy(policy, run_folder / "checkpoints" / "000000010" / "policy", {"method": "bc"})
+    return run_folder
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    out = folder / "policy.onnx"
+    assert export([str(folder), "--out", str(out)]) == 0
+    return out
+
+
+def test_export_of_a_run_takes_its_newest_checkpoint(folder, exported):
+    assert policy_folder(folder) == folder / "checkpoints" / "000000010" / "policy"
+    provenance = Policy.load(exported).metadata["provenance"]
+    assert (provenance["data_hash"], provenance["parent"]["git"]) == ("abc", "def")
+    assert provenance["parent"]["provenance"] == {"method": "bc"}
+    assert len(provenance["parent"]["weights_sha256"]) == 64
+    assert "torch" in provenance["versions"]
+
+
+def test_export_with_recorded_observations(folder, tmp_path, capsys):
+    import numpy as np
+    from noisepilot.datasets import EpisodeWriter
+
+    rng = np.random.default_rng(0)
+    with EpisodeWriter(tmp_path / "data", {"env": ENV, "fps": 25.0}) as writer:
+        for length in (6, 9):
+            writer.append(
+                {
+                    "observation.state": rng.normal(size=(length, 4)).astype(np.float32),
+                    "action": rng.normal(size=(length, 1)).astype(np.float32),
+                }
+            )
+    out = tmp_path / "policy.npz"
+    assert export([str(policy_folder(folder)), "--out", str(out), "--data", str(tmp_path / "data")]) == 0
+    assert "15 observations (recorded)" in capsys.readouterr().out
+    assert Policy.load(out).metadata["provenance"]["parity_data_hash"]
+
+
+def test_run_without_torch(exported):
+    words = ["run", str(exported), "--env", ENV, "--hz", "500", "--episodes", "2", "--steps", "40", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", TORCH_FREE, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["steps"] == sum(episode["length"] for episode in report["episodes"])
+    assert report["hz"] == 500
+    assert report["inference_ms"]["p50"] > 0
+
+
+def test_run_prints_episodes_and_one_latency_line(exported, capsys):
+    assert run([str(exported), "--env", ENV, "--hz", "1000", "--steps", "10", "--seed", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["seed", "return", "steps", "success"]
+    assert lines[1].split()[0] == "3"
+    assert lines[-1].startswith("inference ms  p50 ")
+    assert "/10 at 1000.0 Hz" in lines[-1]
+
+
+def test_latency_line():
+    report = {
+        "inference_ms": {"p50": 0.05, "p95": 0.06, "p99": 0.07, "max": 0.5, "count": 9},
+        "misses": 0,
+        "steps": 1000,
+        "hz": 100.0,
+        "late_ms_max": 0.0,
+        "held": 0,
+    }
+    times = "inference ms  p50 0.05  p95 0.06  p99 0.07  max 0.50"
+    assert latency_line(report) == f"{times}   deadline misses 0/1000 at 100.0 Hz"
+    late = latency_line({**report, "misses": 2, "late_ms_max": 3.21, "held": 1})
+    assert late == f"{times}   deadline misses 2/1000 at 100.0 Hz (by at most 3.2 ms)   actions held 1"
+
+
+def test_errors_name_the_fix(folder, exported, tmp_path):
+    for words, message in (
+        ([str(exported), "--env", "Hopper-v5"], r"sees \{'state': \(4,\)\}, Hopper-v5 shows"),
+        ([str(tmp_path / "none.onnx"), "--env", ENV], "cannot read"),
+        ([str(exported), "--env", ENV, "--env-kwargs", "[]"], "must be a JSON object"),
+        ([str(exported), "--env", ENV, "--hz", "0"], "give a positive one with --hz"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(words)
+    with pytest.raises(UserError, match="is no run folder"):
+        export([str(tmp_path)])
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        export([str(tmp_path)])

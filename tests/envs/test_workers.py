@@ -1,0 +1,213 @@
+"""Foreign environments in worker processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from noisepilot.envs import make_core
+from noisepilot.envs.wire import Message, receive, send
+from noisepilot.errors import UserError
+
+from .helpers import actions, check_against
+
+STRANGE = """
+import os, sys
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+print("noise on standard output must not disturb the messages")
+
+class Strange(gym.Env):
+    action_space = Box(-1, 1, (2,), np.float32)
+    image = Box(0, 255, (4, 4, 3), np.uint8)
+    observation_space = Dict(a=Box(-9, 9, (3,), np.float32), b=Dict(image=image))
+
+    def __init__(self, fault="", size=1):
+        self.fault, self.count, self.drift = fault, 0, 0.0
+        if fault == "discrete":
+            self.observation_space = Dict(a=Discrete(3))
+
+    def see(self):
+        return {"a": np.full(3, self.count + self.drift), "b": {"image": np.full((4, 4, 3), self.count)}}
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        self.drift = float(np.random.rand()) if self.fault == "chance" else 0.0
+        return self.see(), {}
+
+    def step(self, action):
+        self.count += 1
+        if self.count == 3 and self.fault == "raise":
+            raise RuntimeError("gripper lost\\nsecond line")
+        if self.count == 3 and self.fault == "die":
+            sys.stderr.write("driver: fatal fault\\n\\n")
+            sys.stderr.flush()
+            os._exit(7)
+        return self.see(), float(action.sum()), self.count == 5, False, {"is_success": self.count == 5}
+
+make = Strange
+"""
+
+
+@pytest.fixture
+def strange(tmp_path, monkeypatch):
+    (tmp_path / "strange_envs.py").write_text(textwrap.dedent(STRANGE))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def open_core(num_envs: int = 3, fault: str = "", **kwargs):
+        return make_core("strange_envs:make", num_envs, fault=fault, max_episode_steps=20, **kwargs)
+
+    return open_core
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"g": 3.0, "max_episode_steps": 7}])
+def test_equals_gymnasium_in_process(kwargs):
+    core = make_core("Pendulum-v1", 3, **kwargs)
+    chunks = actions(core, 3, 4).astype(np.float32)
+    check_against(core, lambda: gym.make("Pendulum-v1", **kwargs), range(3), chunks)
+    assert core.spec.control_hz == pytest.approx(20)
+    core.close()
+
+
+def test_factory_dictionaries_and_signals(strange):
+    core = strange()
+    assert {k: v.shape for k, v in core.spec.obs.items()} == {"a": (3,), "b.image": (4, 4, 3)}
+    assert core.spec.signals == ("success",)
+    obs = core.reset(range(3))
+    assert obs["b.image"].dtype == np.uint8
+    assert obs["a"].dtype == np.float32
+    step = core.step(np.full((3, 8, 2), 0.5))
+    assert step.valid.sum(1).tolist() == [5, 5, 5]
+    assert step.signals["success"].sum(1).tolist() == [1, 1, 1]
+    assert step.obs["b.image"][:, :, 0, 0, 0].tolist() == [[1, 2, 3, 4, 5, 5, 5, 5]] * 3
+    core.reset([5], [2])
+    step = core.step(np.full((3, 2, 2), 0.5))
+    assert step.reward.tolist() == [[0, 0], [0, 0], [1, 1]]
+    assert not core.step(np.zeros((3, 6, 2))).valid[:, 4].any()
+    assert not core.step(np.zeros((3, 1, 2))).valid.any()
+    core.close()
+
+
+def test_state_is_replayed():
+    core = make_core("Pendulum-v1", 3)
+    core.reset(range(3))
+    chunks = actions(core, 3, 4)
+    core.step(chunks[0])
+    state = core.get_state()
+    once = core.step(chunks[1])
+    core.step(chunks[2])
+    core.set_state({k: v[[2, 0]] for k, v in state.items()}, [0, 2])
+    again = core.step(chunks[1][[2, 1, 0]])
+    np.testing.assert_array_equal(again.obs["state"][[0, 2]], once.obs["state"][[2, 0]])
+    np.testing.assert_array_equal(core.get_state()["length"], [8, 16, 8])
+    core.close()
+
+
+def test_chance_is_named(strange):
+    core = strange(fault="chance")
+    core.reset(range(3))
+    state = core.get_state()
+    with pytest.raises(UserError, match="strange_envs:make is not deterministic"):
+        core.set_state(state)
+    with pytest.raises(UserError, match="not from a given state"):
+        core.reset([0], [0], state)
+    core.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raise", "strange_envs:make: RuntimeError: gripper lost$"),
+        ("die", "strange_envs:make: a worker process ended with code 7: driver: fatal fault$"),
+    ],
+)
+def test_faults_are_one_line_and_end_all_workers(strange, fault, words):
+    core = strange(fault=fault)
+    core.reset(range(3))
+    with pytest.raises(UserError, match=words):
+        core.step(np.zeros((3, 4, 2)))
+    assert all(process.popen.poll() is not None for process in core.processes)
+    core.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "kwargs", "words"),
+    [
+        ("CartPole-v1", {}, r"CartPole-v1 takes actions Discrete\(2\)"),
+        ("Hoper-v5", {}, "did you mean 'Hopper-v5'"),
+        ("no_such_module:make", {}, "No module named 'no_such_module'"),
+        ("json:make", {}, "module json has no 'make'"),
+        ("Pendulum-v1", {"gravity": 1}, "Pendulum-v1: TypeError.*'gravity'"),
+        ("Pendulum-v1", {"g": np.float32}, "as JSON"),
+        ("strange_envs:make", {"fault": "discrete", "max_episode_steps": 2}, "'a' is Discrete"),
+        ("strange_envs:make", {}, "give max_episode_steps"),
+    ],
+)
+def test_refused_by_name(strange, env, kwargs, words):
+    with pytest.raises(UserError, match=words):
+        make_core(env, 2, **kwargs)
+
+
+def test_pictures():
+    core = make_core("Pendulum-v1", 1)
+    core.reset([0])
+    with pytest.raises(UserError, match="render_mode='rgb_array'"):
+        core.render()
+    core.close()
+
+
+def test_no_orphans_when_the_parent_is_killed():
+    script = (
+        "from noisepilot.envs import make_core; core = make_core('Pendulum-v1', 2);"
+        "print(*[p.popen.pid for p in core.processes], flush=True); input()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    assert not any(map(alive, workers))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:  # a zombie nobody collects is as good as gone
+        return stat.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_messages_round_trip_and_refuse_objects():
+    stream = io.BytesIO()
+    arrays = {
+        "x": np.arange(6.0).reshape(2, 3)[:, ::2],
+        "empty": np.zeros((0, 4), np.uint8),
+        "flag": np.array(True),
+    }
+    send(stream, Message({"op": "step", "limit": float("inf")}, arrays))
+    whole = stream.getvalue()
+    back = receive(io.BytesIO(whole))
+    assert back is not None
+    assert back.head == {"op": "step", "limit": float("inf")}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back.arrays[name], array)
+        assert back.arrays[name].dtype == array.dtype
+    assert receive(io.BytesIO(whole[:-1])) is None
+    assert receive(io.BytesIO(b"")) is None
+    with pytest.raises(TypeError, match="cannot travel"):
+        send(stream, Message({}, {"x": np.array([object()])}))
