@@ -89,6 +89,4 @@ class PolicySpec:
         ):
             if ours != theirs:
                 made_for = f" (made for {self.env})" if self.env else ""
-                raise UserError(
-                    f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}"
-                )
+                raise UserError(f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}")

@@ -97,7 +97,7 @@ class BCState:
 
 def denoising_loss(
     policy: Policy, obs: dict[str, Tensor], action: Float[Tensor, "B H A"], generator: torch.Generator
-) -> Float[Tensor, B]:
+) -> Float[Tensor, " B"]:
     """The policy's loss at a random time and noise for each sample of physical data."""
     context = policy.encode(obs)
     data = policy.normalizer.normalize(ACTION, action)

@@ -56,9 +56,7 @@ class Distill:
     ) -> tuple[Float[Tensor, "B H A"], Float[Tensor, "B H A"]]:
         """Initial noise and the teacher's normalised action for it."""
         noise = teacher.noise(len(features), generator)
-        return noise[:, 0], teacher.sample(
-            teacher.context(features), noise, start=teacher.config.sampler.steps
-        ).action
+        return noise[:, 0], teacher.sample(teacher.context(features), noise, start=teacher.config.sampler.steps).action
 
     def update(
         self, state: BCState, teacher: Policy, features: Float[Tensor, "B F"], generator: torch.Generator

@@ -100,9 +100,7 @@ class DPPO:
             "log_prob": chain.log_prob[:, :, :executed],
         }
 
-    def update(
-        self, state: ActorCriticState, rollout: Rollout, generator: torch.Generator
-    ) -> dict[str, float]:
+    def update(self, state: ActorCriticState, rollout: Rollout, generator: torch.Generator) -> dict[str, float]:
         """Learn from one rollout; returns metrics."""
         decisions, values = self.prepare(state, rollout)
         metrics: dict[str, list[Tensor]] = defaultdict(list)
@@ -119,14 +117,12 @@ class DPPO:
                 continue
             break
         state.iteration += 1
-        return mean_metrics(metrics) | {
-            "explained_variance": float(explained_variance(values, decisions.returns))
-        }
+        return mean_metrics(metrics) | {"explained_variance": float(explained_variance(values, decisions.returns))}
 
     # Returns
 
     @torch.no_grad()
-    def prepare(self, state: ActorCriticState, rollout: Rollout) -> tuple[Decisions, Float[Tensor, M]]:
+    def prepare(self, state: ActorCriticState, rollout: Rollout) -> tuple[Decisions, Float[Tensor, " M"]]:
         """Advantages and returns of a rollout, decisions flattened; and the values they were made from."""
         features = rollout.extras["features"]
         next_obs = {name: value.flatten(0, 1) for name, value in rollout.next_obs.items()}
@@ -141,20 +137,18 @@ class DPPO:
         advantage = gae(reward, value, next_value, ends, gamma=self.gamma, gae_lambda=self.gae_lambda)
         flat = {k: v.flatten(0, 1) for k, v in rollout.extras.items()}
         returns = (advantage + value).flatten()
-        return Decisions(
-            **flat, advantage=advantage.flatten(), returns=returns, value=value.flatten()
-        ), value.flatten()
+        return Decisions(**flat, advantage=advantage.flatten(), returns=returns, value=value.flatten()), value.flatten()
 
     # Losses
 
-    def pairs(self, decisions: Decisions, rows: Int[Tensor, B]) -> Pairs:
+    def pairs(self, decisions: Decisions, rows: Int[Tensor, " B"]) -> Pairs:
         """The pairs with flat indices `rows`, their advantages normalised over the minibatch and discounted."""
         steps = decisions.log_prob.shape[1]
         decision, i = rows // steps, rows % steps
         advantage = self.credit(decisions.advantage[decision], i, steps)
         return Pairs(decisions, decision, i, advantage, self.clip_range(steps).to(advantage)[i])
 
-    def credit(self, advantage: Float[Tensor, B], i: Int[Tensor, B], steps: int) -> Float[Tensor, B]:
+    def credit(self, advantage: Float[Tensor, " B"], i: Int[Tensor, " B"], steps: int) -> Float[Tensor, " B"]:
         """Normalised advantage, discounted by gamma_denoise per step before the action."""
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         if self.advantage_quantiles is not None:
@@ -163,7 +157,7 @@ class DPPO:
         discount = self.gamma_denoise ** torch.arange(steps - 1, -1, -1, dtype=torch.float64)
         return advantage * discount.to(advantage)[i]
 
-    def clip_range(self, steps: int) -> Float[Tensor, S]:
+    def clip_range(self, steps: int) -> Float[Tensor, " S"]:
         """Clip range per denoising step, the noisiest first."""
         low = self.clip if self.clip_noisiest is None else self.clip_noisiest
         if steps == 1:
@@ -171,25 +165,21 @@ class DPPO:
         rise = torch.expm1(self.clip_rate * torch.linspace(0, 1, steps, dtype=torch.float64))
         return low + (self.clip - low) * rise / rise[-1]
 
-    def policy_loss(self, policy: Policy, batch: Pairs) -> tuple[Float[Tensor, B], dict[str, Tensor]]:
+    def policy_loss(self, policy: Policy, batch: Pairs) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
         """Clipped surrogate per pair, and sums for metrics."""
         log_ratio = self._log_ratio(policy, batch)
-        return clipped_surrogate(log_ratio, batch.advantage, batch.clip), ratio_statistics(
-            log_ratio, batch.clip
-        )
+        return clipped_surrogate(log_ratio, batch.advantage, batch.clip), ratio_statistics(log_ratio, batch.clip)
 
-    def _log_ratio(self, policy: Policy, batch: Pairs) -> Float[Tensor, B]:
+    def _log_ratio(self, policy: Policy, batch: Pairs) -> Float[Tensor, " B"]:
         d, i, latents = batch.decision, batch.i, batch.decisions.latents
         context = policy.context(batch.decisions.features[d])
-        new = policy.log_prob(
-            context, latents[d, i], latents[d, i + 1], self._start(policy) + i, self.explore
-        )
+        new = policy.log_prob(context, latents[d, i], latents[d, i + 1], self._start(policy) + i, self.explore)
         old = batch.decisions.log_prob[d, i]
         # The mean, not the sum, over executed actions and their elements: the clip range is meant for that.
         new, old = (v.clamp(*self.log_prob_range) for v in (new[:, : old.shape[1]], old))
         return (new - old).mean((1, 2))
 
-    def value_loss(self, state: ActorCriticState, decisions: Decisions, weight: Float[Tensor, M]) -> Tensor:
+    def value_loss(self, state: ActorCriticState, decisions: Decisions, weight: Float[Tensor, " M"]) -> Tensor:
         """Weighted mean of the value errors; weights count how often a minibatch holds each decision."""
         total, loss = weight.sum(), weight.new_zeros(())
         for rows in micro_batches(weight.nonzero().squeeze(1)):
@@ -209,7 +199,7 @@ class DPPO:
             (loss.sum() / size).backward()
             for name, value in {"policy_gradient_loss": loss.detach().sum(), **statistics}.items():
                 sums[name].append(value)
-        # The critic sees each decision once, weighted by its multiplicity: the same gradient for a fraction of the work.
+        # The critic sees each decision once, weighted by its multiplicity: the same gradient for less work.
         weight = torch.bincount(batch.decision, minlength=len(batch.decisions.returns)).to(state.policy.dtype)
         metrics["value_loss"].append(self.value_loss(state, batch.decisions, weight))
         for name, values in sums.items():
@@ -230,9 +220,9 @@ class Decisions:
     features: Float[Tensor, "M F"]
     latents: Float[Tensor, "M S1 H A"]
     log_prob: Float[Tensor, "M S n A"]
-    advantage: Float[Tensor, M]
-    returns: Float[Tensor, M]
-    value: Float[Tensor, M]
+    advantage: Float[Tensor, " M"]
+    returns: Float[Tensor, " M"]
+    value: Float[Tensor, " M"]
 
 
 @dataclass(frozen=True)
@@ -240,20 +230,16 @@ class Pairs:
     """B pairs of a decision and one of its denoising steps."""
 
     decisions: Decisions
-    decision: Int[Tensor, B]
-    i: Int[Tensor, B]
-    advantage: Float[Tensor, B]
-    clip: Float[Tensor, B]
+    decision: Int[Tensor, " B"]
+    i: Int[Tensor, " B"]
+    advantage: Float[Tensor, " B"]
+    clip: Float[Tensor, " B"]
 
     def rows(self, stop: int) -> Pairs:
         """The first `stop` pairs."""
-        return Pairs(
-            self.decisions, self.decision[:stop], self.i[:stop], self.advantage[:stop], self.clip[:stop]
-        )
+        return Pairs(self.decisions, self.decision[:stop], self.i[:stop], self.advantage[:stop], self.clip[:stop])
 
     def parts(self) -> list[Pairs]:
         """Micro-batches."""
-        columns = zip(
-            *(micro_batches(c) for c in (self.decision, self.i, self.advantage, self.clip)), strict=True
-        )
+        columns = zip(*(micro_batches(c) for c in (self.decision, self.i, self.advantage, self.clip)), strict=True)
         return [Pairs(self.decisions, *column) for column in columns]

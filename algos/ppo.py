@@ -17,8 +17,8 @@ MICRO_BATCH = 1_000
 
 
 def clipped_surrogate(
-    log_ratio: Float[Tensor, B], advantage: Float[Tensor, B], clip: float | Float[Tensor, B]
-) -> Float[Tensor, B]:
+    log_ratio: Float[Tensor, " B"], advantage: Float[Tensor, " B"], clip: float | Float[Tensor, " B"]
+) -> Float[Tensor, " B"]:
     """The pessimistic policy loss per sample (eq. 7), to be minimised."""
     ratio = log_ratio.exp()
     bounded = torch.maximum(torch.minimum(ratio, 1 + torch.as_tensor(clip)), 1 - torch.as_tensor(clip))
@@ -37,8 +37,8 @@ def ratio_statistics(log_ratio: Tensor, clip: float | Tensor) -> dict[str, Tenso
 
 
 def value_error(
-    value: Float[Tensor, B], target: Float[Tensor, B], old: Float[Tensor, B], clip: float | None
-) -> Float[Tensor, B]:
+    value: Float[Tensor, " B"], target: Float[Tensor, " B"], old: Float[Tensor, " B"], clip: float | None
+) -> Float[Tensor, " B"]:
     """Half the squared error; with `clip`, the larger one of the value and of the value kept within `clip` of old."""
     error = (value - target) ** 2
     if clip is not None:
@@ -46,9 +46,7 @@ def value_error(
     return 0.5 * error
 
 
-def shuffled_minibatches(
-    total: int, size: int, generator: torch.Generator, device: torch.device
-) -> Iterator[Tensor]:
+def shuffled_minibatches(total: int, size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
     """Random indices in groups of `size`; a last, smaller group is left out unless it is the only one."""
     order = torch.randperm(total, generator=generator, device=device)
     for start in range(0, max(total - size, 0) + 1, size):

@@ -33,7 +33,7 @@ class ActorCriticState:
         value = torch.optim.AdamW(critic.parameters(), lr=critic_lr, weight_decay=0, fused=True)
         return cls(policy, critic, actor, value, scale)
 
-    def value(self, features: Float[Tensor, "B F"]) -> Float[Tensor, B]:
+    def value(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
         """Values in parts that stay in a CPU's caches."""
         return torch.cat([self.critic(part) for part in features.split(1_000)])
 

@@ -43,9 +43,7 @@ def _shifted(episodes: Episodes) -> str:
     if gain[best] < max(LEAST_GAIN, MARGIN * gain[0]):
         return ""
     where = "before" if best < 0 else "after"
-    return (
-        f"the action one row {where} explains each observation's change better: shift the actions by one row"
-    )
+    return f"the action one row {where} explains each observation's change better: shift the actions by one row"
 
 
 def _filled_in(episodes: Episodes) -> str:
@@ -59,9 +57,7 @@ def _filled_in(episodes: Episodes) -> str:
     ):
         share = looks(last).mean()
         if share >= MOST_EPISODES and looks(last - 1).mean() < share / 2:
-            return (
-                f"the last action of {100 * share:.0f} % of the episodes {what}: if filled in, drop the step"
-            )
+            return f"the last action of {100 * share:.0f} % of the episodes {what}: if filled in, drop the step"
     return ""
 
 

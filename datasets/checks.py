@@ -62,28 +62,18 @@ def _shapes(episodes: Episodes, spec: EnvSpec | None) -> Iterator[Finding]:
     wanted = {OBS + name: array.shape for name, array in spec.obs.items()} | {"action": spec.action.shape}
     for key, shape in wanted.items():
         if key not in episodes.data:
-            yield Finding(
-                "error", key, f"absent, but {spec.id} has it: choose the environment the set is from"
-            )
+            yield Finding("error", key, f"absent, but {spec.id} has it: choose the environment the set is from")
         elif episodes.data[key].shape[1:] != tuple(shape):
             ours = episodes.data[key].shape[1:]
-            yield Finding(
-                "error", key, f"shape {ours}, but {spec.id} has {tuple(shape)}: choose its environment"
-            )
+            yield Finding("error", key, f"shape {ours}, but {spec.id} has {tuple(shape)}: choose its environment")
 
 
 def _not_finite(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
     for key, value in episodes.data.items():
-        bad = (
-            ~np.isfinite(value.reshape(len(value), -1)).all(1)
-            if value.dtype.kind == "f"
-            else np.zeros(1, bool)
-        )
+        bad = ~np.isfinite(value.reshape(len(value), -1)).all(1) if value.dtype.kind == "f" else np.zeros(1, bool)
         if bad.any():
             where = np.unique(np.searchsorted(episodes.ends, np.flatnonzero(bad), side="right"))
-            message = (
-                f"{bad.sum()} steps hold NaN or infinity, in episodes {_some(where)}: drop or repair them"
-            )
+            message = f"{bad.sum()} steps hold NaN or infinity, in episodes {_some(where)}: drop or repair them"
             yield Finding("error", key, message)
 
 
@@ -94,13 +84,9 @@ def _lengths(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
         yield Finding("error", "episode_ends", f"episodes {empty} have no steps: drop them")
     if (lengths == 1).any():
         single = _some(np.flatnonzero(lengths == 1))
-        yield Finding(
-            "warning", "episode_ends", f"episodes {single} have one step: check how episodes were cut"
-        )
+        yield Finding("warning", "episode_ends", f"episodes {single} have one step: check how episodes were cut")
     low, median, high = lengths.min(), np.median(lengths), lengths.max()
-    message = (
-        f"{len(lengths)} episodes of {low} to {high} steps (median {median:g}), {episodes.num_steps} in all"
-    )
+    message = f"{len(lengths)} episodes of {low} to {high} steps (median {median:g}), {episodes.num_steps} in all"
     yield Finding("info", "episode_ends", message)
 
 
@@ -116,9 +102,7 @@ def _flags(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
 def _rate(episodes: Episodes, spec: EnvSpec | None) -> Iterator[Finding]:
     fps = float(episodes.attrs.get("fps") or 0)
     if not fps:
-        yield Finding(
-            "info", "fps", "not recorded: a deployment cannot check its control rate; add the attribute"
-        )
+        yield Finding("info", "fps", "not recorded: a deployment cannot check its control rate; add the attribute")
     elif spec is not None and abs(fps - spec.control_hz) > 0.01 * spec.control_hz:
         message = f"{fps:g}, but {spec.id} acts at {spec.control_hz:g} Hz: resample or correct the attribute"
         yield Finding("warning", "fps", message)
@@ -133,15 +117,11 @@ def _limits(episodes: Episodes, spec: EnvSpec | None) -> Iterator[Finding]:
     outside = (action < low - slack) | (action > high + slack)
     if outside.any():
         dims, share = np.flatnonzero(outside.any(0)), 100 * outside.any(1).mean()
-        message = (
-            f"{share:.3g} % of steps exceed the limits, in dimensions {_some(dims)}: clip or rescale them"
-        )
+        message = f"{share:.3g} % of steps exceed the limits, in dimensions {_some(dims)}: clip or rescale them"
         yield Finding("error", "action", message)
     clipped = float(((action <= low + slack) | (action >= high - slack)).mean())
     if clipped > 0:
-        message = (
-            f"{100 * clipped:.3g} % of the elements lie at a limit: if much, the demonstrator was clipped"
-        )
+        message = f"{100 * clipped:.3g} % of the elements lie at a limit: if much, the demonstrator was clipped"
         yield Finding("warning" if clipped > MUCH_CLIPPED else "info", "action", message)
 
 
@@ -159,9 +139,7 @@ def _constant(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
             continue
         dims = np.flatnonzero((value == value[:1]).all(0))
         if len(dims):
-            message = (
-                f"dimensions {_some(dims)} of {value.shape[1]} never change: check the recording or drop them"
-            )
+            message = f"dimensions {_some(dims)} of {value.shape[1]} never change: check the recording or drop them"
             yield Finding("warning", key, message)
 
 
@@ -185,9 +163,7 @@ def _duplicates(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
             repeated.append(index)
         seen.add(digest.digest())
     if repeated:
-        message = (
-            f"{len(repeated)} episodes repeat an earlier one ({_some(repeated)}): drop them, or vary the seed"
-        )
+        message = f"{len(repeated)} episodes repeat an earlier one ({_some(repeated)}): drop them, or vary the seed"
         yield Finding("warning", "episode_ends", message)
 
 

@@ -56,17 +56,14 @@ class Chunks:
         row, episode = window_rows(ends, 1 if pad else horizon)
         if len(row) == 0:
             longest = int(episodes.lengths.max())
-            raise UserError(
-                f"no episode is as long as horizon {horizon} (longest: {longest}): shorten it or pad"
-            )
+            raise UserError(f"no episode is as long as horizon {horizon} (longest: {longest}): shorten it or pad")
         action_rows, obs_rows = (
             padded_rows(ends, after=horizon - 1),
             padded_rows(ends, before=n_obs_steps - 1),
         )
         self.action = self._views(episodes.data["action"][action_rows], horizon)
         self.obs = {
-            key.removeprefix(OBS): self._views(episodes.data[key][obs_rows], n_obs_steps)
-            for key in episodes.obs_keys
+            key.removeprefix(OBS): self._views(episodes.data[key][obs_rows], n_obs_steps) for key in episodes.obs_keys
         }
         self._action_view = torch.from_numpy(row + episode * (horizon - 1)).to(self.device)  # (W,)
         self._obs_view = torch.from_numpy(row + episode * (n_obs_steps - 1)).to(self.device)  # (W,)

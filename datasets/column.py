@@ -43,9 +43,7 @@ class Column:
         while done < len(rows):
             chunk, offset = divmod(start + done, self.chunk_rows)
             part = rows[done : done + self.chunk_rows - offset]
-            touched += self._write_chunk(
-                chunk, offset, np.ascontiguousarray(part, self.dtype.newbyteorder("<"))
-            )
+            touched += self._write_chunk(chunk, offset, np.ascontiguousarray(part, self.dtype.newbyteorder("<")))
             done += len(part)
         return touched
 

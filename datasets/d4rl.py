@@ -28,9 +28,7 @@ def read(path: str | Path) -> Episodes:
     arrays, attributes = _open(Path(path))
     missing = [key for key in ("observations", "actions") if key not in arrays]
     if missing:
-        raise UserError(
-            f"{path} has no '{missing[0]}': it is not in D4RL's layout (which has {', '.join(_KEYS)})"
-        )
+        raise UserError(f"{path} has no '{missing[0]}': it is not in D4RL's layout (which has {', '.join(_KEYS)})")
     if "terminals" not in arrays and "timeouts" not in arrays:
         raise UserError(f"{path} has neither 'terminals' nor 'timeouts': its episodes cannot be told apart")
     steps = len(arrays["actions"])
@@ -69,9 +67,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], attributes: dict[str, Any], name
     }
     if "rewards" in arrays:
         data["next.reward"] = arrays["rewards"].reshape(steps)
-    final = (
-        {"observation.state": arrays["next_observations"][ends - 1]} if "next_observations" in arrays else {}
-    )
+    final = {"observation.state": arrays["next_observations"][ends - 1]} if "next_observations" in arrays else {}
     attrs = {"env": attributes.get("env", ""), "source": name, "licence": attributes.get("licence", "")}
     return Episodes(data, ends, attrs | {"file": attributes}, final)
 

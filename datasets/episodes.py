@@ -161,13 +161,9 @@ class Episodes:
             UserError: for a fraction outside (0, 1), or a set of one episode.
         """
         if not 0 < fraction < 1:
-            raise UserError(
-                f"a held-out fraction of {fraction} leaves one part empty: choose one inside (0, 1)"
-            )
+            raise UserError(f"a held-out fraction of {fraction} leaves one part empty: choose one inside (0, 1)")
         if len(self) < 2:
-            raise UserError(
-                f"{self._name} has one episode and cannot be split: train without a held-out part"
-            )
+            raise UserError(f"{self._name} has one episode and cannot be split: train without a held-out part")
         count = min(max(round(fraction * len(self)), 1), len(self) - 1)
         order = np.random.default_rng(seed).permutation(len(self))
         return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))

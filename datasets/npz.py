@@ -57,9 +57,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], name: str) -> Episodes:
     if "action" not in renamed:
         raise UserError(f"{name} has no 'action' or 'actions': it has {', '.join(sorted(arrays))}")
     if len(renamed["action"]) != steps:
-        raise UserError(
-            f"{name}: 'actions' has {len(renamed['action'])} rows but the episodes sum up to {steps}"
-        )
+        raise UserError(f"{name}: 'actions' has {len(renamed['action'])} rows but the episodes sum up to {steps}")
     data = {key: _shape(key, value) for key, value in renamed.items() if value.ndim and len(value) == steps}
     left_out = sorted(set(renamed) - set(data))
     lost = [key for key in left_out if key.startswith(("next.", "observation.state"))]

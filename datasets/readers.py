@@ -56,6 +56,4 @@ def _reader(path: Path) -> Callable[[Path], Episodes]:
         from .npz import read
 
         return read
-    raise UserError(
-        f"{path} is not a dataset: expected a zarr folder, an HDF5 file (D4RL) or an .npz archive"
-    )
+    raise UserError(f"{path} is not a dataset: expected a zarr folder, an HDF5 file (D4RL) or an .npz archive")

@@ -59,9 +59,7 @@ class EpisodeWriter:
         """Episodes committed, E."""
         return len(self._ends)
 
-    def append(
-        self, episode: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray] | None = None
-    ) -> None:
+    def append(self, episode: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray] | None = None) -> None:
         """Commit one episode: it is on the disk when this returns.
 
         Args:
@@ -150,9 +148,7 @@ def _require_same(path: Path, values: Mapping[str, np.ndarray], columns: Mapping
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             now, earlier = ours.get(name, "absent"), theirs.get(name, "absent")
-            raise UserError(
-                f"{path}: '{name}' is {now} but was {earlier} before: collect into another folder"
-            )
+            raise UserError(f"{path}: '{name}' is {now} but was {earlier} before: collect into another folder")
 
 
 def _require_attrs(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -170,7 +166,5 @@ def _lock(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise UserError(
-            f"another process is writing to {path}: wait for it or choose another folder"
-        ) from None
+        raise UserError(f"another process is writing to {path}: wait for it or choose another folder") from None
     return handle

@@ -37,9 +37,7 @@ def create_group(folder: Path, attrs: Mapping[str, Any]) -> zarr.Group:
     return zarr.open_group(folder, mode="w", zarr_format=3, attributes={**attrs, "schema": SCHEMA})
 
 
-def create_array(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype, **codecs: Any
-) -> zarr.Array:
+def create_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype, **codecs: Any) -> zarr.Array:
     """A new array of about `CHUNK_BYTES` a chunk; `codecs` replace zarr's own compression (see `RAW`)."""
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
     chunks = (max(1, CHUNK_BYTES // row_bytes), *shape[1:])
@@ -84,9 +82,7 @@ def open_group(path: Path) -> zarr.Group:
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise _damaged(path, error) from error
     if not isinstance(schema, int):
-        raise UserError(
-            f"{path} is a zarr folder but not a dataset of noisepilot: its attributes name no schema"
-        )
+        raise UserError(f"{path} is a zarr folder but not a dataset of noisepilot: its attributes name no schema")
     if schema > SCHEMA:
         raise UserError(f"{path} was written by a newer noisepilot (schema {schema} > {SCHEMA}): upgrade")
     return group
@@ -110,9 +106,7 @@ def _rows(path: Path, group: zarr.Group, name: str, count: int | None) -> np.nda
     for chunk in range(-(-count // array.chunks[0])):
         file = path.joinpath(*name.split("/"), "c", str(chunk), *tail)
         if not file.is_file():
-            raise UserError(
-                f"{path} is damaged: {file.relative_to(path)} is missing; restore it or collect again"
-            )
+            raise UserError(f"{path} is damaged: {file.relative_to(path)} is missing; restore it or collect again")
     return np.asarray(array[:count])
 
 

@@ -75,8 +75,7 @@ def describe(policy: Policy) -> Metadata:
     return {
         "schema": SCHEMA,
         "observations": {
-            name: _array(array, (spec.n_obs_steps, array.dim)) | _seen(policy, name)
-            for name, array in spec.obs.items()
+            name: _array(array, (spec.n_obs_steps, array.dim)) | _seen(policy, name) for name, array in spec.obs.items()
         },
         "action": _array(spec.action, (spec.horizon, spec.action.dim)) | _seen(policy, ACTION),
         "noise_shape": list(policy.noise_shape),

@@ -44,9 +44,7 @@ def certify(
     noise = policy.noise(len(next(iter(obs.values()))), generator)
     ours = policy.act(obs, noise).numpy()
     try:
-        theirs = np.stack(
-            [exported.act({k: v[i] for k, v in obs.items()}, noise[i]) for i in range(len(noise))]
-        )
+        theirs = np.stack([exported.act({k: v[i] for k, v in obs.items()}, noise[i]) for i in range(len(noise))])
     except PolicyError as error:
         raise UserError(f"the exported policy refuses the recorded data: {error}") from None
     difference = np.abs(ours - theirs).max((0, 1))  # (A,)

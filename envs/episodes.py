@@ -48,9 +48,7 @@ class Episodes:
             return np.arange(self.num_envs)
         chosen = np.asarray(slots, np.int64).reshape(-1)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < self.num_envs):
-            raise UserError(
-                f"slots {chosen.tolist()} are not all within 0..{self.num_envs - 1} of {self.spec.id}"
-            )
+            raise UserError(f"slots {chosen.tolist()} are not all within 0..{self.num_envs - 1} of {self.spec.id}")
         return chosen
 
     def admit(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,9 +56,7 @@ class Episodes:
         action = np.asarray(action, np.float64)
         wanted = (self.num_envs, self.spec.action.dim)
         if action.ndim != 3 or (action.shape[0], action.shape[2]) != wanted or action.shape[1] < 1:
-            raise UserError(
-                f"{self.spec.id} takes actions of shape ({wanted[0]}, n, {wanted[1]}), got {action.shape}"
-            )
+            raise UserError(f"{self.spec.id} takes actions of shape ({wanted[0]}, n, {wanted[1]}), got {action.shape}")
         slots = np.flatnonzero(~self.ended)
         action = action[slots]
         if not np.isfinite(action).all():

@@ -126,9 +126,7 @@ class Humanoid:
         """Speed of the centre of mass and health, less effort and contact."""
         share = model.body_mass / model.body_mass.sum()
         x = before["xipos"][..., 0] @ share, after["xipos"][..., 0] @ share
-        contact = np.clip(
-            self.contact_cost_weight * squares(flat(after, "cfrc_ext", 0)), *self.contact_cost_range
-        )
+        contact = np.clip(self.contact_cost_weight * squares(flat(after, "cfrc_ext", 0)), *self.contact_cost_range)
         # The cost of effort is of the motors' command, which Gymnasium leaves unlimited too.
         return forward_reward(self, x, action, model) + self.healthy_reward * self.healthy(after) - contact
 

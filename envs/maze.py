@@ -127,9 +127,7 @@ class Maze:
 
     def _places(self, mark: str) -> np.ndarray:
         # Cells with the mark, then those marked for either use; without any, every unmarked free cell.
-        return self.centers(
-            np.array(self._marked(mark) + self._marked("c") or self._marked(0)).reshape(-1, 2)
-        )
+        return self.centers(np.array(self._marked(mark) + self._marked("c") or self._marked(0)).reshape(-1, 2))
 
     @property
     def walls(self) -> np.ndarray:

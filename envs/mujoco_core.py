@@ -63,9 +63,7 @@ class Engine(Protocol):
 class MujocoCore:
     """A `Core` made of a task and an engine."""
 
-    def __init__(
-        self, spec: EnvSpec, task: Task, model: mujoco.MjModel, engine: Engine, num_envs: int
-    ) -> None:
+    def __init__(self, spec: EnvSpec, task: Task, model: mujoco.MjModel, engine: Engine, num_envs: int) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.task = task

@@ -56,9 +56,7 @@ class MazeTask:
         for name in ("goal_cell", "reset_cell"):
             cell = getattr(self, name)
             if cell is not None and not self.maze.is_free(cell):
-                raise UserError(
-                    f"{name} {tuple(cell)} is a wall or outside the maze of shape {self.maze.shape}"
-                )
+                raise UserError(f"{name} {tuple(cell)} is a wall or outside the maze of shape {self.maze.shape}")
         goals = self.maze.goals if self.goal_cell is None else self.maze.centers(np.array([self.goal_cell]))
         starts = self.maze.starts
         if self.reset_cell is None and len(starts) == 1 and (goals == starts).all(1).any():
@@ -218,9 +216,7 @@ class PointMaze:
         for row in np.flatnonzero(np.linalg.norm(xy - self.goal[slots], axis=-1) <= GOAL_RADIUS):
             slot = slots[row]
             while np.linalg.norm(xy[row] - self.goal[slot]) <= GOAL_RADIUS:
-                self.goal[slot] = self.task.near(
-                    drawn(self.task.maze.goals, self.rngs[slot]), self.rngs[slot]
-                )
+                self.goal[slot] = self.task.near(drawn(self.task.maze.goals, self.rngs[slot]), self.rngs[slot])
 
 
 def make_pointmaze(task: MazeTask, num_envs: int, **facts: Any) -> PointMaze:

@@ -92,9 +92,7 @@ def make_core(env: str, num_envs: int = 1, **kwargs: Any) -> Core:
     if entry is None:
         return find("remote:make_remote")(env, num_envs, kwargs)
     task, limit = entry.build_task(env, kwargs)
-    return find(entry.make)(
-        task, num_envs, id=env, max_steps=limit, reference=entry.reference, kwargs=dict(kwargs)
-    )
+    return find(entry.make)(task, num_envs, id=env, max_steps=limit, reference=entry.reference, kwargs=dict(kwargs))
 
 
 def make(env: str, num_envs: int = 1, device: str = "cpu", **kwargs: Any) -> TensorEnv:

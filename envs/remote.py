@@ -24,9 +24,7 @@ from .wire import Message
 class RemoteCore:
     """N slots spread over processes. A slot's state is its seed and its actions since, restored by replay."""
 
-    def __init__(
-        self, spec: EnvSpec, num_envs: int, processes: Sequence[Process], dtypes: Mapping[str, str]
-    ) -> None:
+    def __init__(self, spec: EnvSpec, num_envs: int, processes: Sequence[Process], dtypes: Mapping[str, str]) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.processes = processes
@@ -86,9 +84,7 @@ class RemoteCore:
         chosen = self.episodes.select(slots)
         started = np.flatnonzero(state["seed"] >= 0)
         head = {"seeds": state["seed"][started], "lengths": state["length"][started]}
-        replayed = observations(
-            self._ask("replay", chosen[started], head, {"action": state["actions"][started]})
-        )
+        replayed = observations(self._ask("replay", chosen[started], head, {"action": state["actions"][started]}))
         obs = observations(state)
         if any(not np.array_equal(value, obs[name][started]) for name, value in replayed.items()):
             raise UserError(
@@ -155,10 +151,7 @@ def make_remote(env: str, num_envs: int, kwargs: Mapping[str, Any]) -> RemoteCor
         limit = forwarded.pop("max_episode_steps", None)
     processes = [Process(env) for _ in range(min(num_envs, cores()))]
     counts = np.bincount(shares(num_envs, len(processes))[0])
-    make = {
-        w: Message({"op": "make", "env": env, "kwargs": forwarded, "slots": int(n)})
-        for w, n in enumerate(counts)
-    }
+    make = {w: Message({"op": "make", "env": env, "kwargs": forwarded, "slots": int(n)}) for w, n in enumerate(counts)}
     facts = exchange(processes, make)[0].head
     limit = limit or facts["max_steps"]
     if limit is None:

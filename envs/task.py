@@ -59,17 +59,13 @@ class Task(Protocol):
         ...
 
 
-def uniform_start(
-    model: mujoco.MjModel, rng: np.random.Generator, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
+def uniform_start(model: mujoco.MjModel, rng: np.random.Generator, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """The model's own posture at rest, with uniform noise on positions and velocities."""
     qpos = model.qpos0 + rng.uniform(-scale, scale, model.nq)
     return qpos, rng.uniform(-scale, scale, model.nv)
 
 
-def normal_start(
-    model: mujoco.MjModel, rng: np.random.Generator, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
+def normal_start(model: mujoco.MjModel, rng: np.random.Generator, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """The model's own posture at rest, with uniform noise on positions and normal noise on velocities."""
     qpos = model.qpos0 + rng.uniform(-scale, scale, model.nq)
     return qpos, scale * rng.standard_normal(model.nv)

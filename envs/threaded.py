@@ -25,9 +25,7 @@ from .threads import Crew
 class DataEngine:
     """Moves slots by whole chunks; `state` (N, Q) and `frames` (N, ...): where each is and what it showed."""
 
-    def __init__(
-        self, model: mujoco.MjModel, frame_skip: int, num_envs: int, reads: Mapping[str, Read]
-    ) -> None:
+    def __init__(self, model: mujoco.MjModel, frame_skip: int, num_envs: int, reads: Mapping[str, Read]) -> None:
         self.model = model
         self.frame_skip = frame_skip
         self.data = [mujoco.MjData(model) for _ in range(num_envs)]

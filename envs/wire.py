@@ -38,9 +38,7 @@ def send(stream: BufferedIOBase, message: Message) -> None:
     listing = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
     head = json.dumps({**message.head, "arrays": listing}).encode()
     size = sum(array.nbytes for array in arrays.values())
-    stream.write(
-        b"".join((LENGTHS.pack(len(head), size), head, *(array.tobytes() for array in arrays.values())))
-    )
+    stream.write(b"".join((LENGTHS.pack(len(head), size), head, *(array.tobytes() for array in arrays.values()))))
     stream.flush()
 
 

@@ -44,9 +44,7 @@ class Worker:
             self._run(row, slot, action[row, : lengths[row] if lengths else None], out)
         return Message({}, out)
 
-    def replay(
-        self, slots: Sequence[int], seeds: Sequence[int], lengths: Sequence[int], action: np.ndarray
-    ) -> Message:
+    def replay(self, slots: Sequence[int], seeds: Sequence[int], lengths: Sequence[int], action: np.ndarray) -> Message:
         """Reset by seed and repeat `lengths` actions of (S, L, A); observations after the last of them."""
         first = self.reset(slots, seeds).arrays
         after = self.step(slots, action, lengths).arrays

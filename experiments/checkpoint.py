@@ -57,9 +57,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> Tree:
 def load_optimizer_state(optimizer: torch.optim.Optimizer, tree: Tree) -> None:
     """Restore what `optimizer_state` wrote; hyperparameters stay those of the new optimiser."""
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict(
-        {"state": {int(k): v for k, v in tree["state"].items()}, "param_groups": groups}
-    )
+    optimizer.load_state_dict({"state": {int(k): v for k, v in tree["state"].items()}, "param_groups": groups})
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

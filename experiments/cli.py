@@ -85,8 +85,10 @@ def parse(config: type[Config], argv: Sequence[str], prog: str, default: Config 
     """
     import tyro
 
-    options = {} if default is None else {"default": default}
-    return tyro.cli(config, args=list(argv), prog=prog, config=(tyro.conf.AvoidSubcommands,), **options)
+    settings = (tyro.conf.AvoidSubcommands,)
+    if default is None:
+        return tyro.cli(config, args=list(argv), prog=prog, config=settings)
+    return tyro.cli(config, args=list(argv), prog=prog, config=settings, default=default)
 
 
 def take_option(argv: list[str], name: str, default: str) -> tuple[str, list[str]]:

@@ -57,9 +57,7 @@ def compare(a: Ledger, b: Ledger, *, names: tuple[str, str] = ("A", "B")) -> dic
         "env": a.env,
         "episodes": len(a),
         "better": ("b" if headline.difference.mean > 0 else "a") if headline.sure else None,
-        "sentence": sentence(
-            headline, binary="success" in found, sample=f"{len(a)} paired episodes", names=names
-        ),
+        "sentence": sentence(headline, binary="success" in found, sample=f"{len(a)} paired episodes", names=names),
     } | {name: asdict(value) for name, value in found.items()}
 
 

@@ -101,9 +101,7 @@ class Disturbed:
     def act(self, obs: Obs, rng: Generators) -> np.ndarray:
         """See `Controller`."""
         action = self.controller.act(obs, rng)
-        return action + self.std * np.stack(
-            [generator.standard_normal(action.shape[1:]) for generator in rng]
-        )
+        return action + self.std * np.stack([generator.standard_normal(action.shape[1:]) for generator in rng])
 
     def check_env(self, spec: EnvSpec) -> None:
         """Ask the controller inside."""

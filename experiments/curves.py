@@ -63,9 +63,7 @@ class Run:
 
     def column(self, key: str, x: str) -> tuple[np.ndarray, np.ndarray]:
         """Values of `key` over `x`, where a line has both."""
-        pairs = [
-            (row[x], row[key]) for row in self.rows if row.get(key) is not None and row.get(x) is not None
-        ]
+        pairs = [(row[x], row[key]) for row in self.rows if row.get(key) is not None and row.get(x) is not None]
         table = np.array(pairs, dtype=float).reshape(-1, 2)
         return table[:, 0], table[:, 1]
 

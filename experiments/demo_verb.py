@@ -52,9 +52,7 @@ def demo(argv: list[str]) -> int:
 
 def _stages(config: Demo) -> list[tuple[str, list[str]]]:
     out, q = config.out, config.quick
-    data, base, tuned, student = (
-        str(out / name) for name in ("demonstrations.zarr", "base", "tuned", "student")
-    )
+    data, base, tuned, student = (str(out / name) for name in ("demonstrations.zarr", "base", "tuned", "student"))
     file, episodes = str(out / "policy.onnx"), str(50 if q else config.episodes)
     env_id, kwargs = get_env()
     in_env = ["--env-kwargs", kwargs]
@@ -67,8 +65,20 @@ def _stages(config: Demo) -> list[tuple[str, list[str]]]:
     return [
         (
             "collect 150 demonstrations of a noisy controller",
-            ["data", "collect", env_id, *in_env, "--actor", "waypoint", "--noise", "0.5"]
-            + ["--episodes", "150", "--out", data],
+            [
+                "data",
+                "collect",
+                env_id,
+                *in_env,
+                "--actor",
+                "waypoint",
+                "--noise",
+                "0.5",
+                "--episodes",
+                "150",
+                "--out",
+                data,
+            ],
         ),
         (
             "learn a diffusion policy from them",
@@ -121,16 +131,10 @@ def _run(command: list[str]) -> int:
 def _summary(config: Demo, seconds: float) -> None:
     names = ("base", "tuned", "student")
     ledgers = {name: Ledger.load(config.out / name / "eval" / "final.json") for name in names}
-    table = Table(
-        "policy", "success", "95 % interval", "mean time to goal", title=f"{config.episodes} episodes each"
-    )
+    table = Table("policy", "success", "95 % interval", "mean time to goal", title=f"{config.episodes} episodes each")
     for name, ledger in ledgers.items():
         success, goal = ledger.success_interval(), ledger.goal_interval()
-        rate = (
-            ("-", "-")
-            if success is None
-            else (f"{success.mean:.1%}", f"{success.low:.1%} to {success.high:.1%}")
-        )
+        rate = ("-", "-") if success is None else (f"{success.mean:.1%}", f"{success.low:.1%} to {success.high:.1%}")
         table.add_row(name, *rate, "-" if goal is None else f"{goal.mean:.2f} s")
     Console().print(table)
     print(f"report: {config.out / 'report.html'}\n{seconds / 60:.1f} minutes")

@@ -93,9 +93,7 @@ def run(argv: Sequence[str]) -> int:
             hz = policy.spec.control_hz if config.hz is None else config.hz
             if not hz > 0:
                 raise UserError(f"the control rate is {hz:g} Hz: give a positive one with --hz")
-            report = run_loop(
-                policy, env, hz=hz, episodes=config.episodes, steps=config.steps, seed=config.seed
-            )
+            report = run_loop(policy, env, hz=hz, episodes=config.episodes, steps=config.steps, seed=config.seed)
         finally:
             env.close()
     except PolicyError as error:
@@ -123,11 +121,7 @@ def policy_folder(source: Path) -> Path:
 def latency_line(report: Report) -> str:
     """Inference percentiles and deadline misses in one line."""
     ms = report["inference_ms"]
-    times = (
-        "  ".join(f"{name} {ms[name]:.2f}" for name in ("p50", "p95", "p99", "max"))
-        if ms["count"]
-        else "none"
-    )
+    times = "  ".join(f"{name} {ms[name]:.2f}" for name in ("p50", "p95", "p99", "max")) if ms["count"] else "none"
     misses = f"deadline misses {report['misses']}/{report['steps']} at {report['hz']:.1f} Hz"
     late = f" (by at most {report['late_ms_max']:.1f} ms)" if report["misses"] else ""
     held = f"   actions held {report['held']}" if report["held"] else ""
@@ -183,9 +177,7 @@ def _check_fit(policy: Any, env: Any) -> None:
     ours = {name: array["shape"][1:] for name, array in policy.observations.items()}
     theirs = {name: array.shape for name, array in env.obs.items()}
     if ours != theirs:
-        raise UserError(
-            f"policy (made for {policy.env or 'no known env'}) sees {ours}, {env.id} shows {theirs}"
-        )
+        raise UserError(f"policy (made for {policy.env or 'no known env'}) sees {ours}, {env.id} shows {theirs}")
     if policy.action["shape"][1:] != env.action.shape:
         raise UserError(f"policy acts in {policy.action['shape'][1:]}, {env.id} in {env.action.shape}")
 

@@ -110,18 +110,14 @@ class _Training:
         chunks = Chunks(load(self.config.data), 1, self.teacher.spec.n_obs_steps, self.teacher.device)
         rows = torch.arange(len(chunks), device=self.teacher.device)
         with torch.no_grad():
-            parts = [
-                self.teacher.encode(dict(chunks.batch(part).obs)).features for part in rows.split(10_000)
-            ]
+            parts = [self.teacher.encode(dict(chunks.batch(part).obs)).features for part in rows.split(10_000)]
         return torch.cat(parts)
 
     def fit(self, features: Tensor, grad_steps: int, run: RunFolder, progress: Progress) -> None:
         """Regress the student on the teacher at random observations and noises."""
         settings, losses = self.config.distill, []
         for step in range(1, grad_steps + 1):
-            rows = torch.randint(
-                len(features), (settings.fit.batch,), generator=self.generator, device=features.device
-            )
+            rows = torch.randint(len(features), (settings.fit.batch,), generator=self.generator, device=features.device)
             losses.append(settings.update(self.state, self.teacher, features[rows], self.generator))
             if step % LOG_EVERY == 0 or step == grad_steps:
                 wall_s = time.perf_counter() - self.started

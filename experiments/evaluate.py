@@ -86,9 +86,7 @@ def evaluate(
     actor.spec.check_env(env.spec)
     n = n_action_steps or actor.spec.n_action_steps
     if n > actor.spec.horizon:
-        raise UserError(
-            f"n_action_steps {n} exceeds the policy's horizon {actor.spec.horizon}: execute fewer"
-        )
+        raise UserError(f"n_action_steps {n} exceeds the policy's horizon {actor.spec.horizon}: execute fewer")
     started = time.perf_counter()
     episodes = _Episodes(seeds, env)
     history = History(actor.spec.n_obs_steps)

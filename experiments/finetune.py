@@ -90,9 +90,7 @@ class _Training:
         self.state = config.algo.init(base)
         self.generator = torch.Generator(base.device).manual_seed(config.seed)
         self.collector = Collector(env, base.spec.n_obs_steps, config.budget.decisions, config.seed)
-        self.eval_env = make(
-            config.env.id, min(40, config.budget.eval_episodes), str(base.device), **config.env.kwargs
-        )
+        self.eval_env = make(config.env.id, min(40, config.budget.eval_episodes), str(base.device), **config.env.kwargs)
         self.wall_s = 0.0
 
     def run(self, run: RunFolder) -> None:
@@ -115,17 +113,13 @@ class _Training:
 
     def iterate(self) -> dict[str, Any]:
         """One rollout and its update; returns metrics."""
-        rollout, episodes, seconds = self.collector.collect(
-            self._act, fresh=self.config.budget.reset_each_iteration
-        )
+        rollout, episodes, seconds = self.collector.collect(self._act, fresh=self.config.budget.reset_each_iteration)
         started = time.perf_counter()
         if not bool(torch.isfinite(rollout.reward).all()):
             raise UserError(f"{self.env.spec.id} returned a reward that is not finite: check the environment")
         learned = self.config.algo.update(self.state, rollout, self.generator)
         if not all(math.isfinite(v) for v in learned.values()):
-            raise UserError(
-                "a loss is not finite: lower the learning rates, or resume from an earlier checkpoint"
-            )
+            raise UserError("a loss is not finite: lower the learning rates, or resume from an earlier checkpoint")
         seconds["time/update_s"] = time.perf_counter() - started
         return episodes.metrics() | {f"train/{k}": v for k, v in learned.items()} | seconds
 

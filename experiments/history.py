@@ -22,26 +22,20 @@ class History:
 
     def reset(self, obs: Mapping[str, Tensor], slots: Sequence[int] | None = None) -> None:
         """Fill with first observations (S, ...) of new episodes, repeated T times; None: all slots."""
-        first = {
-            name: _single(value)[:, None].repeat_interleave(self.n_obs_steps, 1)
-            for name, value in obs.items()
-        }
+        first = {name: _single(value)[:, None].repeat_interleave(self.n_obs_steps, 1) for name, value in obs.items()}
         if slots is None:
             self.obs = first
             return
         index = torch.as_tensor(list(slots))
         # Out of place: a rollout may still hold the tensors of the last decision.
-        self.obs = {
-            name: value.index_copy(0, index.to(value.device), first[name]) for name, value in self.obs.items()
-        }
+        self.obs = {name: value.index_copy(0, index.to(value.device), first[name]) for name, value in self.obs.items()}
 
     def push_chunk(self, step: Step) -> None:
         """Append the observations of the executed actions; entries that are not `valid` do not count."""
         newest = step.valid.sum(1, keepdim=True) + torch.arange(self.n_obs_steps, device=step.valid.device)
         slot = torch.arange(newest.shape[0], device=newest.device)[:, None]
         self.obs = {
-            name: torch.cat([value, _single(step.obs[name])], 1)[slot, newest]
-            for name, value in self.obs.items()
+            name: torch.cat([value, _single(step.obs[name])], 1)[slot, newest] for name, value in self.obs.items()
         }
 
 

@@ -60,9 +60,7 @@ def record_trajectories(actor: Actor, env: Env, seeds: Iterable[int]) -> dict[st
     }
 
 
-def record_film(
-    actor: Actor, env: Drawable, seed: int, *, frames: int = 8, width: int = 240
-) -> dict[str, Any]:
+def record_film(actor: Actor, env: Drawable, seed: int, *, frames: int = 8, width: int = 240) -> dict[str, Any]:
     """Render one episode and keep `frames` pictures, evenly spaced from the first to the last."""
     recorder = _Recorder(env, lambda: env.render(0, width, width * 3 // 4))
     ledger = evaluate(actor, recorder, [seed])

@@ -53,11 +53,7 @@ class Frame:
 
     def py(self, y: float) -> float:
         """Vertical position of a value."""
-        return (
-            self.height
-            - self.bottom
-            - (y - self.y0) / (self.y1 - self.y0) * (self.height - self.top - self.bottom)
-        )
+        return self.height - self.bottom - (y - self.y0) / (self.y1 - self.y0) * (self.height - self.top - self.bottom)
 
 
 def line_plot(
@@ -81,9 +77,7 @@ def line_plot(
     return svg(width, height, "".join(body), label=", ".join(line.name for line in lines) + " over " + xlabel)
 
 
-def interval_plot(
-    low: float, mean: float, high: float, *, limits: tuple[float, float], color: int = 0
-) -> str:
+def interval_plot(low: float, mean: float, high: float, *, limits: tuple[float, float], color: int = 0) -> str:
     """A dot with its interval on a scale that table rows share."""
     frame = Frame(150, 22, *_span(np.array(limits), pad=0.04), 0.0, 1.0, left=2, right=2, top=0, bottom=0)
     stroke, fill = f"stroke:{color_of(color)}", f"fill:{color_of(color)}"
@@ -131,8 +125,7 @@ def heat_strip(values: np.ndarray, names: Sequence[str], *, width: Pixels = 900)
 def legend(names: Mapping[str, int]) -> str:
     """Names with the swatch of their colour."""
     items = "".join(
-        f'<span><i style="background:{color_of(color)}"></i>{escape(name)}</span>'
-        for name, color in names.items()
+        f'<span><i style="background:{color_of(color)}"></i>{escape(name)}</span>' for name, color in names.items()
     )
     return f'<div class="legend">{items}</div>'
 
@@ -154,9 +147,7 @@ def tooltip(text: str) -> str:
 def svg(width: Pixels, height: Pixels, body: str, *, label: str, fixed: bool = False) -> str:
     """Wrap a drawing; it scales with the page unless `fixed`."""
     size = f' width="{width:g}" height="{height:g}"' if fixed else ""
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}"{size} role="img" aria-label="{escape(label)}">{body}</svg>'
-    )
+    return f'<svg viewBox="0 0 {width:g} {height:g}"{size} role="img" aria-label="{escape(label)}">{body}</svg>'
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

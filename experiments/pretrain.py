@@ -55,9 +55,7 @@ def pretrain(config: Pretrain) -> RunFolder:
         UserError: for data or settings that cannot be trained on; nothing is written then.
     """
     episodes = load(config.data)
-    train, held_out = (
-        episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
-    )
+    train, held_out = episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
     training = _Training(config, train, held_out)
     if config.resume:
         run = RunFolder.open(config.out)
@@ -85,9 +83,7 @@ def build_policy(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> Polic
 def data_spec(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> PolicySpec:
     """Observations and actions as the environment names them, or as the data do where there is no environment."""
     if not env.id:
-        return config.spec(
-            episodes.obs_specs(), episodes.action_spec(), float(episodes.attrs.get("fps", 0.0))
-        )
+        return config.spec(episodes.obs_specs(), episodes.action_spec(), float(episodes.attrs.get("fps", 0.0)))
     core = make_core(env.id, **env.kwargs)
     core.close()
     config.spec(episodes.obs_specs(), episodes.action_spec()).check_env(core.spec)

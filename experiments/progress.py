@@ -46,9 +46,7 @@ class Progress:
         console: where to draw; None: a rich console on standard error.
     """
 
-    def __init__(
-        self, phase: str, *, total: int, unit: str = "env_steps", console: Console | None = None
-    ) -> None:
+    def __init__(self, phase: str, *, total: int, unit: str = "env_steps", console: Console | None = None) -> None:
         self.phase, self.total, self.unit = phase, total, unit
         self.metrics: dict[str, Any] = {}
         self.curves: dict[str, list[float]] = {key: [] for key, _ in HEADLINES}

@@ -123,28 +123,20 @@ def _learning(groups: Sequence[Group]) -> str:
     names = {group.name: group.color for group in groups}
     note = _band_note(groups)
     return (
-        (legend(names) if len(names) > 1 else "") + f'<div class="grid2">{"".join(drawn)}</div>{note}'
-        if drawn
-        else ""
+        (legend(names) if len(names) > 1 else "") + f'<div class="grid2">{"".join(drawn)}</div>{note}' if drawn else ""
     )
 
 
 def _band_note(groups: Sequence[Group]) -> str:
     several = any(len(group.runs) > 1 for group in groups)
-    text = (
-        "Bands of several runs are their range, the curve is their mean."
-        if several
-        else "Bands are 95 % intervals."
-    )
+    text = "Bands of several runs are their range, the curve is their mean." if several else "Bands are 95 % intervals."
     return f'<p class="note">{text}</p>'
 
 
 def _details(groups: Sequence[Group]) -> str:
     logged = [key for group in groups for key in group.metric_names() if key.startswith("train/")]
     others = {key: key for key in logged if key not in LEARNING and not key.endswith(("_low", "_high"))}
-    figures = [
-        _figure(groups, key, title, "", width=300, height=170) for key, title in (others | KNOWN).items()
-    ]
+    figures = [_figure(groups, key, title, "", width=300, height=170) for key, title in (others | KNOWN).items()]
     return f'<div class="grid3">{"".join(figures)}</div>' if any(figures) else ""
 
 
@@ -156,9 +148,7 @@ def _figure(groups: Sequence[Group], key: str, title: str, x: str, **size: Pixel
     show_x, label = (number, x.replace("_", " "))
     if x == "wall_s":
         longest = max(float(line.x[-1]) for line in lines)
-        unit, seconds = next(
-            (u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if longest >= 2 * s or s == 1
-        )
+        unit, seconds = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if longest >= 2 * s or s == 1)
         lines = [replace(line, x=line.x / seconds) for line in lines]
         label = f"wall-clock, {unit}"
     show_y = percent if key.endswith(("success_rate", "fraction")) else number
@@ -201,20 +191,14 @@ def _paths(recorded: dict[str, Any], heading: str) -> str:
     if not flat:
         return ""
     colors = {name: COLORS.get(name, 2 + i % 3) for i, name in enumerate(flat)}
-    note = (
-        '<p class="note">Rings: starts. Green discs: goals. Crosses: episodes that end without success.</p>'
-    )
+    note = '<p class="note">Rings: starts. Green discs: goals. Crosses: episodes that end without success.</p>'
     return f"<div><h3>{escape(heading)}Paths</h3>{drawings.plane(flat, colors)}{note}</div>"
 
 
 def _chain(name: str, record: dict[str, Any], heading: str) -> str:
     title = f"{heading}One action chunk of {name}, from noise to action"
     count = len(record["x"])
-    note = (
-        f"{count} noises for one observation; each path is a chunk, its first action darkest."
-        if count > 1
-        else ""
-    )
+    note = f"{count} noises for one observation; each path is a chunk, its first action darkest." if count > 1 else ""
     return f'<div><h3>{escape(title)}</h3>{drawings.chain(record)}<p class="note">{note}</p></div>'
 
 

@@ -104,9 +104,7 @@ def entries(groups: Sequence[Group]) -> list[Entry]:
 
 def findings(found: Sequence[Entry]) -> list[str]:
     """Plain sentences: tuned and last policies against their base, then the groups among each other."""
-    pairs = [
-        entry for entry in found if entry.reference is not None and entry.kind in ("tuned", found[-1].kind)
-    ]
+    pairs = [entry for entry in found if entry.reference is not None and entry.kind in ("tuned", found[-1].kind)]
     leaders = [entry for entry in pairs if entry.kind == "tuned"]
     across = [
         Entry(entry.name, entry.kind, entry.ledgers, entry.color, leaders[0])

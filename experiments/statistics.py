@@ -46,9 +46,7 @@ def wilson(successes: int, episodes: int, *, level: float = 0.95) -> Interval:
         UserError: for no episodes, or more successes than episodes.
     """
     if not 0 <= successes <= episodes or episodes == 0:
-        raise UserError(
-            f"{successes} successes of {episodes} episodes is no rate: evaluate at least one episode"
-        )
+        raise UserError(f"{successes} successes of {episodes} episodes is no rate: evaluate at least one episode")
     z = NormalDist().inv_cdf(0.5 + level / 2)
     rate = successes / episodes
     centre = (rate + z * z / (2 * episodes)) / (1 + z * z / episodes)
@@ -61,9 +59,7 @@ def bootstrap_mean(x: np.ndarray, *, level: float = 0.95, seed: int = 0, resampl
     """Percentile-bootstrap interval of the mean of `x`, shape (E,)."""
     x = _finite(x)
     rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [x[rng.integers(0, x.size, (rows, x.size))].mean(1) for rows in _blocks(resamples, x.size)]
-    )
+    means = np.concatenate([x[rng.integers(0, x.size, (rows, x.size))].mean(1) for rows in _blocks(resamples, x.size)])
     return _percentiles(float(x.mean()), means, level)
 
 
@@ -128,16 +124,12 @@ def iqm(x: np.ndarray) -> float:
     return float(ordered[cut : ordered.size - cut].mean())
 
 
-def iqm_interval(
-    scores: np.ndarray, *, level: float = 0.95, seed: int = 0, resamples: int = 2_000
-) -> Interval:
+def iqm_interval(scores: np.ndarray, *, level: float = 0.95, seed: int = 0, resamples: int = 2_000) -> Interval:
     """Interquartile mean of `scores` (runs, tasks), runs redrawn separately within each task."""
     scores = np.atleast_2d(np.asarray(scores, dtype=float))
     runs, tasks = scores.shape
     rng = np.random.default_rng(seed)
-    draws = np.array(
-        [iqm(scores[rng.integers(0, runs, (runs, tasks)), np.arange(tasks)]) for _ in range(resamples)]
-    )
+    draws = np.array([iqm(scores[rng.integers(0, runs, (runs, tasks)), np.arange(tasks)]) for _ in range(resamples)])
     return _percentiles(iqm(scores), draws, level)
 
 
@@ -157,9 +149,7 @@ def _finite(x: np.ndarray) -> np.ndarray:
 def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = _finite(a), _finite(b)
     if a.shape != b.shape:
-        raise UserError(
-            f"paired numbers differ in count: {a.size} and {b.size}; evaluate both on the same seeds"
-        )
+        raise UserError(f"paired numbers differ in count: {a.size} and {b.size}; evaluate both on the same seeds")
     return b - a
 
 

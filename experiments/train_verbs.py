@@ -47,9 +47,7 @@ def distill(argv: list[str]) -> int:
 
     name, argv = take_positional(argv, "default")
     recipe = get_recipe(name)
-    config = parse(
-        DistillRun, argv, f"noisepilot distill {name}", DistillRun("", "", recipe.env, recipe.distill)
-    )
+    config = parse(DistillRun, argv, f"noisepilot distill {name}", DistillRun("", "", recipe.env, recipe.distill))
     _require(config, "policy", "out")
     print(f"one-step student: {run(config).path}")
     return 0

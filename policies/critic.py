@@ -31,6 +31,6 @@ class Critic(nn.Module):
         super().__init__()
         self.trunk = trunk((features, *config.hidden, 1), config.activation, config.residual)
 
-    def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, B]:
+    def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
         """Value per row, in units of the (scaled) return."""
         return self.trunk(features).squeeze(-1)

@@ -28,9 +28,7 @@ def rename(name: str) -> str:
     return name
 
 
-def load_dppo_weights(
-    policy: Policy, weights: Path, normalization: Path, prefix: str = "ema/network."
-) -> Policy:
+def load_dppo_weights(policy: Policy, weights: Path, normalization: Path, prefix: str = "ema/network.") -> Policy:
     """Fill a state policy with official weights and their minima and maxima.
 
     Args:
@@ -43,15 +41,11 @@ def load_dppo_weights(
         UserError: if names or shapes do not fit.
     """
     arrays = _arrays(weights)
-    named = {
-        rename(k.removeprefix(prefix)): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)
-    }
+    named = {rename(k.removeprefix(prefix)): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
     try:
         policy.network.load_state_dict(named)
     except RuntimeError as error:
-        raise UserError(
-            f"{weights} does not fit the recipe's network: {str(error).splitlines()[1].strip()}"
-        ) from None
+        raise UserError(f"{weights} does not fit the recipe's network: {str(error).splitlines()[1].strip()}") from None
     limits = _arrays(normalization)
     (state,) = policy.spec.obs
     policy.normalizer.fit(state, limits["obs_min"], limits["obs_max"])

@@ -65,12 +65,10 @@ class Sinusoid(nn.Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, t: Float[Tensor, B]) -> Float[Tensor, "B E"]:
+    def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B E"]:
         """Embed times."""
         half = self.dim // 2
-        rate = torch.exp(
-            torch.arange(half, device=t.device, dtype=t.dtype) * (-math.log(10000.0) / (half - 1))
-        )
+        rate = torch.exp(torch.arange(half, device=t.device, dtype=t.dtype) * (-math.log(10000.0) / (half - 1)))
         angle = t[:, None] * rate
         return torch.cat([angle.sin(), angle.cos()], -1)
 
@@ -89,9 +87,7 @@ class DenoisingMLP(nn.Module):
             nn.Linear(2 * config.time_dim, config.time_dim),
         )
         widths = config.condition_hidden
-        self.condition = (
-            trunk((features, *widths), config.activation, residual=False) if widths else nn.Identity()
-        )
+        self.condition = trunk((features, *widths), config.activation, residual=False) if widths else nn.Identity()
         flat = horizon * action_dim
         width_in = flat + config.time_dim + (widths[-1] if widths else features)
         self.trunk = trunk((width_in, *config.hidden, flat), config.activation, config.residual)
@@ -105,6 +101,7 @@ class DenoisingMLP(nn.Module):
     def fold(self, times: Float[Tensor, "K E"], condition: Float[Tensor, "B C"]) -> Step:
         """The same network for walking a chain: what time and condition add to the first layer is computed once."""
         first, rest = self.trunk[0], self.trunk[1:]
+        assert isinstance(first, nn.Linear) and isinstance(rest, nn.Sequential)
         flat = self.chunk[0] * self.chunk[1]
         w_x, w_t, w_c = first.weight.split([flat, self.time_dim, condition.shape[1]], 1)
         from_condition = linear(condition, w_c, first.bias)

@@ -59,9 +59,7 @@ class Normalizer(nn.Module):
         for key, value in self.named_buffers():
             if not torch.isfinite(value).all():
                 name = key.partition("_")[2].replace("__", ".")
-                raise UserError(
-                    f"the normaliser of '{name}' is missing: fit it on data (pretrain does) before use"
-                )
+                raise UserError(f"the normaliser of '{name}' is missing: fit it on data (pretrain does) before use")
 
     def normalize(self, name: str, x: Tensor) -> Tensor:
         """Physical to normalised; not clipped."""

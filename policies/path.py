@@ -30,7 +30,7 @@ class Path(Protocol):
         """Coefficients of data and noise at times t, in float64."""
         ...
 
-    def alpha_sigma_tensor(self, t: Float[Tensor, B]) -> tuple[Float[Tensor, B], Float[Tensor, B]]:
+    def alpha_sigma_tensor(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """The same where t lives."""
         ...
 
@@ -42,7 +42,7 @@ class Path(Protocol):
         """Times t_0 < ... < t_steps = 1 that a sampler of `steps` transitions visits."""
         ...
 
-    def draw_t(self, n: int, generator: torch.Generator | None, device: torch.device) -> Float[Tensor, B]:
+    def draw_t(self, n: int, generator: torch.Generator | None, device: torch.device) -> Float[Tensor, " B"]:
         """Training times, in float64."""
         ...
 
@@ -76,7 +76,7 @@ class CosinePath:
         bar = table[(t * self.levels).round().astype(int)]
         return np.sqrt(bar), np.sqrt(1 - bar)
 
-    def alpha_sigma_tensor(self, t: Float[Tensor, B]) -> tuple[Float[Tensor, B], Float[Tensor, B]]:
+    def alpha_sigma_tensor(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """The same where t lives."""
         alpha, sigma = _table(self, t.device)[:, (t * self.levels).round().long()]
         return alpha, sigma
@@ -92,7 +92,7 @@ class CosinePath:
         index = np.arange(steps)[::-1] * (self.levels // steps)
         return np.append(self.levels - 1 - index, self.levels) / self.levels
 
-    def draw_t(self, n: int, generator: torch.Generator | None, device: torch.device) -> Float[Tensor, B]:
+    def draw_t(self, n: int, generator: torch.Generator | None, device: torch.device) -> Float[Tensor, " B"]:
         """Every level but the clean one, uniformly."""
         level = torch.randint(self.levels, (n,), generator=generator, device=device)
         return level.double() / self.levels
@@ -100,9 +100,7 @@ class CosinePath:
     def check_predicts(self, predicts: Predicts) -> None:
         """A table has no derivative, so no velocity."""
         if predicts == "velocity":
-            raise UserError(
-                "a tabulated diffusion path has no velocity: predict 'eps' or 'data', or use LinearPath"
-            )
+            raise UserError("a tabulated diffusion path has no velocity: predict 'eps' or 'data', or use LinearPath")
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class LinearPath:
         """Coefficients at any time in [0, 1]."""
         return t, 1 - t
 
-    def alpha_sigma_tensor(self, t: Float[Tensor, B]) -> tuple[Float[Tensor, B], Float[Tensor, B]]:
+    def alpha_sigma_tensor(self, t: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """The same where t lives."""
         return t, 1 - t
 
@@ -127,28 +125,22 @@ class LinearPath:
             raise UserError(f"sampler steps {steps} must be at least 1")
         return np.arange(steps + 1) / steps
 
-    def draw_t(self, n: int, generator: torch.Generator | None, device: torch.device) -> Float[Tensor, B]:
+    def draw_t(self, n: int, generator: torch.Generator | None, device: torch.device) -> Float[Tensor, " B"]:
         """Uniform in [0, 1)."""
         return torch.rand(n, generator=generator, device=device, dtype=torch.float64)
 
     def check_predicts(self, predicts: Predicts) -> None:
         """At t = 0 there is no data in x, so eps alone does not give the data."""
         if predicts == "eps":
-            raise UserError(
-                "on a linear path predict 'velocity' or 'data': eps does not determine the data at t = 0"
-            )
+            raise UserError("on a linear path predict 'velocity' or 'data': eps does not determine the data at t = 0")
 
 
 @lru_cache(maxsize=64)
 def _table(path: CosinePath, device: torch.device) -> Float[Tensor, "2 K1"]:
-    return torch.as_tensor(
-        np.stack(path.alpha_sigma(np.arange(path.levels + 1) / path.levels)), device=device
-    )
+    return torch.as_tensor(np.stack(path.alpha_sigma(np.arange(path.levels + 1) / path.levels)), device=device)
 
 
-def data_from_output(
-    predicts: Predicts, alpha: np.ndarray, sigma: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def data_from_output(predicts: Predicts, alpha: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (p, q) with data = p * x_t + q * output.
 
     The velocity is that of the linear path, data - noise.

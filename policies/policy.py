@@ -100,9 +100,7 @@ class Policy(nn.Module):
                 raise UserError(f"observation '{name}' is missing: the policy expects {list(self.spec.obs)}")
             expected = (self.spec.n_obs_steps, *spec.shape)
             if tuple(obs[name].shape[1:]) != expected:
-                raise UserError(
-                    f"observation '{name}' has shape {tuple(obs[name].shape)}, expected (B, *{expected})"
-                )
+                raise UserError(f"observation '{name}' has shape {tuple(obs[name].shape)}, expected (B, *{expected})")
             parts.append(self.normalizer.normalize(name, obs[name]).flatten(1))
         return self.context(torch.cat(parts, 1))
 
@@ -137,7 +135,7 @@ class Policy(nn.Module):
             n = 1 + self.config.sampler.steps if steps else 1
         return torch.randn(batch, n, horizon, dim, generator=generator, device=self.device, dtype=self.dtype)
 
-    def _times(self) -> Float[Tensor, K]:
+    def _times(self) -> Float[Tensor, " K"]:
         inputs = self.config.path.time_input(self.transitions().t[:-1])
         return torch.as_tensor(inputs, device=self.device, dtype=self.dtype)
 
@@ -180,7 +178,7 @@ class Policy(nn.Module):
         context: Context,
         x: Float[Tensor, "B H A"],
         x_next: Float[Tensor, "B H A"],
-        k: Int[Tensor, B],
+        k: Int[Tensor, " B"],
         stochastic: Stochastic,
     ) -> Float[Tensor, "B H A"]:
         """Log-density of transitions x -> x_next, one transition index per row, by the tuned network.
@@ -200,9 +198,9 @@ class Policy(nn.Module):
         self,
         context: Context,
         data: Float[Tensor, "B H A"],
-        t: Float[Tensor, B],
+        t: Float[Tensor, " B"],
         noise: Float[Tensor, "B H A"],
-    ) -> Float[Tensor, B]:
+    ) -> Float[Tensor, " B"]:
         """Squared error of the prediction at time t, per sample; `data` is normalised."""
         alpha, sigma = (c.to(data.dtype)[:, None, None] for c in self.config.path.alpha_sigma_tensor(t))
         times = self.network.time_embedding(self.config.path.time_input(t).to(data.dtype))
@@ -224,9 +222,7 @@ class Policy(nn.Module):
             noise = self.noise(len(context.features), generator)
         return self.forward(context.features, noise)
 
-    def forward(
-        self, features: Float[Tensor, "B F"], noise: Float[Tensor, "B N H A"]
-    ) -> Float[Tensor, "B H A"]:
+    def forward(self, features: Float[Tensor, "B F"], noise: Float[Tensor, "B N H A"]) -> Float[Tensor, "B H A"]:
         """The whole chain from normalised features and noise to physical actions; what is compiled and exported."""
         self._check_noise(noise, needs_steps=not self.config.sampler.deterministic)
         step = self._step(self.context(features))
@@ -255,9 +251,7 @@ class Policy(nn.Module):
         """
         steps = self.config.sampler.steps
         if not 1 <= finetune_steps <= steps:
-            raise UserError(
-                f"finetune_steps {finetune_steps} must lie between 1 and the sampler's steps {steps}"
-            )
+            raise UserError(f"finetune_steps {finetune_steps} must lie between 1 and the sampler's steps {steps}")
         tuned_from = float(self.transitions().t[steps - finetune_steps]) if finetune_steps < steps else 0.0
         if self.prefix is not None:
             raise UserError(

@@ -1,6 +1,7 @@
 """The denoising core: one Gaussian transition for diffusion and flow, drawn and scored by the same code.
 
-    mean = alpha_s * data_hat + sqrt(sigma_s^2 - std^2) * eps_hat,   std = eta * sigma_s / sigma_t * sqrt(1 - (alpha_t / alpha_s)^2)
+    mean = alpha_s * data_hat + sqrt(sigma_s^2 - std^2) * eps_hat
+    std = eta * sigma_s / sigma_t * sqrt(1 - (alpha_t / alpha_s)^2)
 
 from time t to s: eta = 1 is the DDPM posterior (Ho et al. 2020), eta = 0 DDIM (Song et al. 2021) and, on the
 linear path, Euler's step of the flow. eps_hat follows from the (clipped) data_hat, so with the network's output o
@@ -128,8 +129,8 @@ class Transitions:
 
 
 def _mix(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
-    """A x + b y in two kernels."""
-    return torch.add(a * x, y, alpha=b) if isinstance(b, float) else torch.addcmul(a * x, b, y)
+    """The sum a * x + b * y in two kernels."""
+    return torch.addcmul(a * x, b, y) if isinstance(b, Tensor) else torch.add(a * x, y, alpha=b)
 
 
 @lru_cache(maxsize=64)
@@ -139,7 +140,7 @@ def _table(transitions: Transitions, device: torch.device, dtype: torch.dtype) -
 
 def normal_log_prob(x: Tensor, mean: Tensor, std: float | Tensor) -> Tensor:
     """Log-density of each element under N(mean, std^2); `std` is a number or broadcasts against x."""
-    log_std = float(np.log(std)) if isinstance(std, float) else std.log()
+    log_std = std.log() if isinstance(std, Tensor) else float(np.log(std))
     return -0.5 * ((x - mean) / std) ** 2 - log_std - 0.5 * LOG_2PI
 
 

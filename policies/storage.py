@@ -54,9 +54,7 @@ def load_policy(folder: str | Path, device: str | torch.device | None = None) ->
     except FileNotFoundError:
         raise UserError(f"{folder} has no {WEIGHTS}: copy the whole policy folder") from None
     except SafetensorError as error:
-        raise UserError(
-            f"{folder / WEIGHTS} is corrupt ({error}): copy it again or use another checkpoint"
-        ) from None
+        raise UserError(f"{folder / WEIGHTS} is corrupt ({error}): copy it again or use another checkpoint") from None
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise UserError(f"{folder / WEIGHTS} does not fit its {CONFIG}: {' '.join(lines)}") from None
@@ -71,15 +69,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{folder} is not a policy: it has no {CONFIG}") from None
     except ValueError as error:
-        raise UserError(
-            f"{folder / CONFIG} is not JSON ({error}): copy it again or use another checkpoint"
-        ) from None
+        raise UserError(f"{folder / CONFIG} is not JSON ({error}): copy it again or use another checkpoint") from None
     if not isinstance(config, dict) or not {"format", "config", "spec"} <= config.keys():
         raise UserError(f"{folder / CONFIG} does not describe a policy: it needs format, config and spec")
     if config["format"] > FORMAT:
-        raise UserError(
-            f"{folder} was written in format {config['format']}, newer than {FORMAT}: update noisepilot"
-        )
+        raise UserError(f"{folder} was written in format {config['format']}, newer than {FORMAT}: update noisepilot")
     return config
 
 

@@ -117,9 +117,7 @@ class Player:
             self.last = action
             return action
         if self.last is None:
-            raise PolicyError(
-                "the first action is not finite and there is none before it to hold: check the policy"
-            )
+            raise PolicyError("the first action is not finite and there is none before it to hold: check the policy")
         self.held += 1
         return self.last
 
@@ -136,10 +134,7 @@ class Player:
         return chunk
 
     def _stacked(self) -> dict[str, np.ndarray]:
-        return {
-            name: np.concatenate([obs[name] for obs in self.history])
-            for name in self.policy.spec.observations
-        }
+        return {name: np.concatenate([obs[name] for obs in self.history]) for name in self.policy.spec.observations}
 
 
 @dataclass

@@ -58,9 +58,7 @@ class Policy:
             raise PolicyError(f"{name} was not written by `noisepilot export`")
         return cls(run, metadata, name)
 
-    def act(
-        self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None
-    ) -> Array:
+    def act(self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None) -> Array:
         """Action chunk (H, A) for one observation, name -> (T, D); (B, H, A) for a batch, name -> (B, T, D).
 
         Args:

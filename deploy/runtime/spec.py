@@ -42,14 +42,11 @@ def read_spec(metadata: dict[str, Any], name: str) -> Spec:
     """
     schema = metadata.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise PolicyError(
-            f"{name} has schema {schema}, this runtime reads up to {SCHEMA}: update the runtime"
-        )
+        raise PolicyError(f"{name} has schema {schema}, this runtime reads up to {SCHEMA}: update the runtime")
     try:
         return Spec(
             observations={
-                key: {**value, "shape": _ints(value["shape"])}
-                for key, value in metadata["observations"].items()
+                key: {**value, "shape": _ints(value["shape"])} for key, value in metadata["observations"].items()
             },
             action={**metadata["action"], "shape": _ints(metadata["action"]["shape"])},
             noise_shape=_ints(metadata["noise_shape"]),  # type: ignore[arg-type]

@@ -101,9 +101,7 @@ def test_lengths_flags_shapes_and_duplicates():
     )
 
     twice = base.select([0, 1, 0, 2, 1])
-    assert [m for _, _, m in faults(twice)] == [
-        "2 episodes repeat an earlier one (2, 4): drop them, or vary the seed"
-    ]
+    assert [m for _, _, m in faults(twice)] == ["2 episodes repeat an earlier one (2, 4): drop them, or vary the seed"]
 
 
 @pytest.mark.parametrize(("shift", "where"), [(0, None), (1, "after"), (-1, "before")])
@@ -113,9 +111,7 @@ def test_shifted_actions_are_noticed(shift, where):
     state = np.concatenate([np.zeros((1, 2)), np.cumsum(action, 0)[:-1]])
     data = {"observation.state": state, "action": np.roll(action, shift, 0), "next.reward": np.ones(600)}
     found = [m for _, _, m in faults(Episodes(data, np.array([300, 600]), {"fps": 10}), None)]
-    hint = (
-        f"the action one row {where} explains each observation's change better: shift the actions by one row"
-    )
+    hint = f"the action one row {where} explains each observation's change better: shift the actions by one row"
     assert found == ([] if where is None else [hint])
 
 

@@ -12,9 +12,7 @@ from .toy import Homing, NoiseActor, ToyCore
 
 
 def run(path, episodes=7, slots=3, controller=None, seed=5, **options):
-    return collect(
-        controller or Disturbed(Homing(), 0.2), ToyCore(slots), episodes, path, seed=seed, **options
-    )
+    return collect(controller or Disturbed(Homing(), 0.2), ToyCore(slots), episodes, path, seed=seed, **options)
 
 
 def test_recorded_steps_replay_in_the_environment(tmp_path):
@@ -53,9 +51,7 @@ def test_attributes_say_where_it_comes_from(tmp_path):
     assert [f for f in check(episodes, spec) if f.level == "error"] == []
 
 
-@pytest.mark.parametrize(
-    "controller", [Disturbed(Homing(), 0.2), PolicyController(NoiseActor(), torch.device("cpu"))]
-)
+@pytest.mark.parametrize("controller", [Disturbed(Homing(), 0.2), PolicyController(NoiseActor(), torch.device("cpu"))])
 def test_slots_and_interruptions_do_not_change_the_set(tmp_path, controller):
     run(tmp_path / "whole", controller=controller)
     run(tmp_path / "single", slots=1, controller=controller)
@@ -121,9 +117,7 @@ def write_actor(path, **arrays):
 
 def test_squashed_and_gaussian_array_actors_by_hand(tmp_path):
     x = np.array([[0.3, -0.7], [2.0, 1.0]])
-    base = write_actor(
-        tmp_path / "sac.npz", w_logstd=np.zeros((2, 4)), b_logstd=np.full(2, np.log(0.5)), act="relu"
-    )
+    base = write_actor(tmp_path / "sac.npz", w_logstd=np.zeros((2, 4)), b_logstd=np.full(2, np.log(0.5)), act="relu")
     hidden = np.maximum(x @ base["w0"].T, 0)
     mean = hidden @ base["w_out"].T + 1
     draw = np.stack([np.random.default_rng(seed).standard_normal(2) for seed in (1, 2)])
@@ -162,11 +156,7 @@ def test_dapg_layers_and_scales(tmp_path):
 
 
 def test_snapshots_are_chosen_by_name(tmp_path):
-    base = {
-        f"{name}/{key}": np.ones((2, 2))
-        for name in ("iter1", "iter2")
-        for key in ("w0", "b0", "w_out", "b_out")
-    }
+    base = {f"{name}/{key}": np.ones((2, 2)) for name in ("iter1", "iter2") for key in ("w0", "b0", "w_out", "b_out")}
     np.savez(tmp_path / "many.npz", allow_pickle=False, **base)
     assert load_actor_npz(f"{tmp_path}/many.npz:iter2").arrays.keys() == {"w0", "b0", "w_out", "b_out"}
     with pytest.raises(UserError, match=r"holds 2 snapshots: name one, as in many.npz:iter2"):

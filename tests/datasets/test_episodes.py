@@ -54,9 +54,7 @@ def test_next_obs_shifts_inside_episodes_and_ends_with_the_final_one():
     episodes = make((3, 1, 2))
     following = episodes.next_obs("state")
     state, final = episodes.data["observation.state"], episodes.final["observation.state"]
-    np.testing.assert_array_equal(
-        following, np.stack([state[1], state[2], final[0], final[1], state[5], final[2]])
-    )
+    np.testing.assert_array_equal(following, np.stack([state[1], state[2], final[0], final[1], state[5], final[2]]))
     without = Episodes(episodes.data, episodes.ends).next_obs("state")
     np.testing.assert_array_equal(without[[2, 3, 5]], state[[2, 3, 5]])
 
@@ -87,9 +85,7 @@ def test_select_keeps_rows_and_final_observations():
     episodes = make((2, 3, 4))
     chosen = episodes.select([2, 0])
     np.testing.assert_array_equal(chosen.data["action"][:4], episodes.data["action"][5:])
-    np.testing.assert_array_equal(
-        chosen.final["observation.goal"], episodes.final["observation.goal"][[2, 0]]
-    )
+    np.testing.assert_array_equal(chosen.final["observation.goal"], episodes.final["observation.goal"][[2, 0]])
 
 
 def test_specs_come_from_the_attributes_else_from_the_shapes():

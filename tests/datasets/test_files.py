@@ -48,9 +48,7 @@ def test_a_forbidden_folder_is_named(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("builtins.open", forbidden)
-    with pytest.raises(
-        UserError, match=r"cannot write .*/a: no permission; choose a folder you may write to"
-    ):
+    with pytest.raises(UserError, match=r"cannot write .*/a: no permission; choose a folder you may write to"):
         atomic_write(tmp_path / "a", "new")
 
 
@@ -97,11 +95,7 @@ def test_failed_replacement_puts_the_old_folder_back(tmp_path, monkeypatch):
     replace = os.replace
 
     def failing(source, target):
-        if (
-            str(target).endswith("/set")
-            and not str(source).endswith("old.tmp")
-            and (failing_once := failures)
-        ):
+        if str(target).endswith("/set") and not str(source).endswith("old.tmp") and (failing_once := failures):
             failing_once.pop()
             full()
         replace(source, target)

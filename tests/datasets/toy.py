@@ -33,9 +33,7 @@ class ToyCore:
     def step(self, action):
         parts = [self._single(action[:, i]) for i in range(action.shape[1])]
         obs, reward, terminated, truncated, valid = (np.stack(part, 1) for part in zip(*parts, strict=True))
-        return Step(
-            {"state": obs}, reward, terminated, truncated, valid, {"success": terminated.astype(float)}
-        )
+        return Step({"state": obs}, reward, terminated, truncated, valid, {"success": terminated.astype(float)})
 
     def _single(self, action):
         assert (np.abs(action) <= 0.5).all()

@@ -63,9 +63,7 @@ def test_single_observation_is_a_batch_of_one(files):
     obs, noise = draw_obs(policy, 1), policy.noise(1)
     chunk = exported.act({k: v[0].numpy() for k, v in obs.items()}, noise[0].numpy())
     assert chunk.shape == (6, 2)
-    np.testing.assert_array_equal(
-        chunk, exported.act({k: v.numpy() for k, v in obs.items()}, noise.numpy())[0]
-    )
+    np.testing.assert_array_equal(chunk, exported.act({k: v.numpy() for k, v in obs.items()}, noise.numpy())[0])
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "npz"])
@@ -99,9 +97,7 @@ def test_certificate_of_drawn_observations(files):
 def test_certificate_of_recorded_observations_and_evaluation(tmp_path):
     policy = make_policy("flow1")
     evaluation = {"episodes": 10, "return": math.inf}
-    path = export(
-        policy, tmp_path / "p.npz", observations=draw_obs(policy, 9), provenance={}, evaluation=evaluation
-    )
+    path = export(policy, tmp_path / "p.npz", observations=draw_obs(policy, 9), provenance={}, evaluation=evaluation)
     metadata = Exported.load(path).metadata
     assert (metadata["parity"]["source"], metadata["parity"]["observations"]) == ("recorded", 9)
     assert metadata["evaluation"] == {"episodes": 10, "return": None}
@@ -153,9 +149,7 @@ def test_graph_is_plain_onnx_without_traces_of_its_machine(files):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(files["ddpm20", "onnx"])
     onnx.checker.check_model(model, full_check=True)
-    inputs = {
-        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input
-    }
+    inputs = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
     assert inputs == {
         "observation.state": ["batch", 1, 4],
         "observation.goal": ["batch", 1, 2],

@@ -70,9 +70,7 @@ def test_export_with_recorded_observations(folder, tmp_path, capsys):
 
 def test_run_without_torch(exported):
     words = ["run", str(exported), "--env", ENV, "--hz", "500", "--episodes", "2", "--steps", "40", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-c", TORCH_FREE, *words], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", TORCH_FREE, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["steps"] == sum(episode["length"] for episode in report["episodes"])

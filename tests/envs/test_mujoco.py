@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -56,7 +58,7 @@ def test_keywords_are_gymnasiums(env, kwargs):
 @pytest.mark.parametrize("env", ["HalfCheetah-v5", *THREADS[:4]])
 def test_equals_gymnasium_over_a_thousand_steps(env):
     """With the solver's warm start carried over, chaos finds nothing to amplify."""
-    kwargs = {"max_episode_steps": 1000}
+    kwargs: dict[str, Any] = {"max_episode_steps": 1000}
     if env in ("Ant-v5", "Humanoid-v5"):
         kwargs["terminate_when_unhealthy"] = False
     core = make_core(env, 1, **kwargs)
@@ -69,9 +71,7 @@ def test_equals_gymnasium_over_a_thousand_steps(env):
 @given(seed=st.integers(0, 2**31 - 1), n=st.integers(1, 5), scale=st.floats(0, 3))
 def test_one_chunk_from_any_seed(seed, n, scale):
     core = make_core("Hopper-v5", 1)
-    check_against(
-        core, lambda: gym.make("Hopper-v5"), range(seed, seed + 1), actions(core, 2, n, seed, scale)
-    )
+    check_against(core, lambda: gym.make("Hopper-v5"), range(seed, seed + 1), actions(core, 2, n, seed, scale))
     core.close()
 
 
@@ -152,15 +152,14 @@ def test_state_continues_bit_equal(env):
     core = make_core(env, 3, terminate_when_unhealthy=False)
     core.reset(range(3))
     chunks = actions(core, 3, 4)
-    core.step(chunks[0])
+    seen = core.step(chunks[0]).final_obs["state"]
     state = core.get_state([0, 2])
-    obs = {name: value.copy() for name, value in core.episodes.obs.items()}
     once = core.step(chunks[1])
     core.step(chunks[2])
     other = make_core(env, 4, terminate_when_unhealthy=False)
     other.reset(range(10, 14))
     for target, slots in ((core, [0, 2]), (other, [1, 3])):
-        np.testing.assert_array_equal(target.set_state(state, slots)["state"], obs["state"][[0, 2]])
+        np.testing.assert_array_equal(target.set_state(state, slots)["state"], seen[[0, 2]])
         again = np.zeros((target.num_envs, 4, core.spec.action.dim))
         again[slots] = chunks[1][[0, 2]]
         step = target.step(again)
@@ -187,9 +186,9 @@ def test_state_keeps_the_clock_and_reset_from_state_does_not():
 def test_backends_of_the_table():
     assert {env for env, entry in TABLE.items() if entry.backend == "threads"} == set(THREADS)
     for env in THREADS + ROLLOUT:
-        core = make_core(env)
+        core: Any = make_core(env)
         assert bool(core.task.reads) == (env in THREADS)
-        made = gym.make(env)
+        made: Any = gym.make(env)
         assert core.spec.max_steps == made.spec.max_episode_steps
         assert core.spec.obs["state"].shape == made.observation_space.shape
         assert core.spec.control_hz == pytest.approx(1 / made.unwrapped.dt)

@@ -98,9 +98,7 @@ def test_summary_numbers():
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [(None, "not exist"), ("{", "not JSON"), ("{}", "no evaluation")]
-)
+@pytest.mark.parametrize(("text", "message"), [(None, "not exist"), ("{", "not JSON"), ("{}", "no evaluation")])
 def test_foreign_files_are_refused(tmp_path, text, message):
     path = tmp_path / "x.json"
     if text is not None:

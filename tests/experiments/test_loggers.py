@@ -29,12 +29,8 @@ def test_missing_packages_name_the_extra(run, monkeypatch):
 
 def test_wandb_gets_numbers_and_the_step(run, monkeypatch):
     calls = []
-    fake = SimpleNamespace(
-        log=lambda values, step: calls.append((values, step)), finish=lambda: calls.append("end")
-    )
-    monkeypatch.setitem(
-        sys.modules, "wandb", SimpleNamespace(init=lambda **options: calls.append(options) or fake)
-    )
+    fake = SimpleNamespace(log=lambda values, step: calls.append((values, step)), finish=lambda: calls.append("end"))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **options: calls.append(options) or fake))
     (sink,) = loggers.open_sinks(["wandb"], run)
     sink.log(METRICS)
     sink.close()

@@ -45,10 +45,7 @@ def check_page(text):
 
 @pytest.fixture(scope="module")
 def ledgers():
-    return {
-        name: evaluate(Pusher(drift), Line(40), range(40))
-        for name, drift in (("base", 0.03), ("tuned", 0.06))
-    }
+    return {name: evaluate(Pusher(drift), Line(40), range(40)) for name, drift in (("base", 0.03), ("tuned", 0.06))}
 
 
 def make_run(path, ledgers, seed=0, env="Line", lines=30):
@@ -126,9 +123,7 @@ def test_intervals_of_equal_runs_do_not_shrink(tmp_path, ledgers):
     assert one is not None
     assert three is not None
     assert three.mean == pytest.approx(one.mean)
-    assert three.high - three.low > 0.85 * (one.high - one.low), (
-        "the same episodes thrice are no new evidence"
-    )
+    assert three.high - three.low > 0.85 * (one.high - one.low), "the same episodes thrice are no new evidence"
 
 
 def test_runs_are_aligned_by_seed(ledgers):

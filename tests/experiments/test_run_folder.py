@@ -40,9 +40,7 @@ def test_existing_folders_are_kept(run, tmp_path):
 
 def test_metrics_are_plain_json(run):
     assert run.metrics() == []
-    run.log(
-        {"env_steps": np.int64(3), "time/fps": torch.tensor(2.5), "train/loss": float("nan"), "name": "x"}
-    )
+    run.log({"env_steps": np.int64(3), "time/fps": torch.tensor(2.5), "train/loss": float("nan"), "name": "x"})
     assert run.metrics() == [{"env_steps": 3, "time/fps": 2.5, "train/loss": None, "name": "x"}]
 
 

@@ -41,9 +41,7 @@ def test_bootstrap_repeats_and_blocks_do_not_matter(monkeypatch):
 
 def test_bootstrap_covers():
     rng = np.random.default_rng(2)
-    hits = [
-        (i := st.bootstrap_mean(rng.normal(size=60), resamples=400)).low <= 0 <= i.high for _ in range(300)
-    ]
+    hits = [(i := st.bootstrap_mean(rng.normal(size=60), resamples=400)).low <= 0 <= i.high for _ in range(300)]
     assert 0.90 <= np.mean(hits) <= 0.98
 
 

@@ -65,9 +65,7 @@ class Line:
 class Pusher:
     """Pushes by the sum of its noise plus `drift`; elementwise, so that batching cannot round differently."""
 
-    def __init__(
-        self, drift: float = 0.05, horizon: int = 4, n_action_steps: int = 3, n_obs_steps: int = 2
-    ) -> None:
+    def __init__(self, drift: float = 0.05, horizon: int = 4, n_action_steps: int = 3, n_obs_steps: int = 2) -> None:
         self.drift = drift
         self.spec = PolicySpec(
             obs=SPEC.obs,

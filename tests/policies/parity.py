@@ -24,8 +24,4 @@ class Fixture:
 
     def weights(self, part: str, prefix: str = "w", dtype=torch.float64) -> dict[str, torch.Tensor]:
         start = f"{prefix}.{part}."
-        return {
-            rename(k.removeprefix(start)): self.tensor(k, dtype)
-            for k in self.arrays.files
-            if k.startswith(start)
-        }
+        return {rename(k.removeprefix(start)): self.tensor(k, dtype) for k in self.arrays.files if k.startswith(start)}

@@ -123,12 +123,11 @@ def test_chain_and_log_prob(shared_data, name):
         chain = policy.sample(context, noise, start=start, stochastic=explore)
         close(chain.x, f.tensor("out64.train.chain"))
         close(policy.sample(context, noise, start=start).x, f.tensor("out64.eval.chain"))
-        close(
-            base.sample(context, noise, stochastic=explore).action, f.tensor("out64.train_base_policy.action")
-        )
+        close(base.sample(context, noise, stochastic=explore).action, f.tensor("out64.train_base_policy.action"))
 
         given = type(chain)(f.tensor("chain_for_logprob"), None, noise, start)
         close(policy.score(context, given, explore), f.tensor("out64.logprobs"))
+        assert chain.log_prob is not None
         assert (policy.score(context, chain, explore) - chain.log_prob).abs().max() < 1e-12
 
 
@@ -138,9 +137,7 @@ def test_bc_loss(shared_data, levels):
     policy = policy_of(f, Sampler(levels), levels)
     policy.network.load_state_dict(f.weights("net"))
     t = (levels - 1 - f.tensor("t")).double() / levels
-    loss = policy.loss(
-        policy.encode({"state": f.tensor("state")}), f.tensor("x_start"), t, f.tensor("noise")
-    ).mean()
+    loss = policy.loss(policy.encode({"state": f.tensor("state")}), f.tensor("x_start"), t, f.tensor("noise")).mean()
     close(loss.detach(), f.tensor("out64.loss"))
     loss.backward()
     grads = f.weights("net", prefix="out64.grad")
