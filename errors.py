@@ -10,6 +10,18 @@ class UserError(Exception):
     """Something the user gave cannot be used. The command line prints the message alone and exits with 2."""
 
 
+def at_least(minimum: int, settings: object, *names: str) -> None:
+    """Refuse settings whose named fields are smaller than `minimum`.
+
+    Raises:
+        UserError: naming the first such field.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value < minimum:
+            raise UserError(f"{name} must be at least {minimum}, got {value}")
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that does not exist, with the nearest that does."""
     known = sorted(known)

@@ -107,6 +107,22 @@ def naming(path: str | Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {_REASONS[error.errno]}") from error
 
 
+def is_empty(folder: Path) -> bool:
+    """Nothing is at `folder`, or a folder with nothing inside but what a killed writer left unfinished."""
+    return not folder.exists() or (
+        folder.is_dir() and all(p.match(".*.tmp") for p in folder.iterdir())
+    )
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left unfinished anywhere below `folder`; nobody else may be writing there."""
+    for path in list(folder.rglob(".*.tmp")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # may have gone with its folder
+
+
 def refuse_existing(path: Path) -> None:
     """Raise a UserError where something other than an empty folder stands at `path`."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):

@@ -105,17 +105,12 @@ class DPPO:
         decisions, values = self.prepare(state, rollout)
         metrics: dict[str, list[Tensor]] = defaultdict(list)
         pairs = decisions.log_prob.shape[0] * decisions.log_prob.shape[1]
-        for epoch in range(self.epochs):
-            for rows in shuffled_minibatches(pairs, self.minibatch, generator, state.policy.device):
-                batch = self.pairs(decisions, rows)
-                if epoch == 0 and not metrics:
-                    audit_ratio(self._log_ratio(state.policy, batch.rows(micro_batches(rows)[0].numel())))
-                kl = self._step(state, batch, metrics)
-                if kl > self.target_kl:
-                    break
-            else:
-                continue
-            break
+        for rows in shuffled_minibatches(pairs, self.minibatch, self.epochs, generator, state.policy.device):
+            batch = self.pairs(decisions, rows)
+            if not metrics:
+                audit_ratio(self._log_ratio(state.policy, batch.parts()[0]))
+            if self._step(state, batch, metrics) > self.target_kl:
+                break
         state.iteration += 1
         return mean_metrics(metrics) | {"explained_variance": float(explained_variance(values, decisions.returns))}
 
@@ -234,10 +229,6 @@ class Pairs:
     i: Int[Tensor, " B"]
     advantage: Float[Tensor, " B"]
     clip: Float[Tensor, " B"]
-
-    def rows(self, stop: int) -> Pairs:
-        """The first `stop` pairs."""
-        return Pairs(self.decisions, self.decision[:stop], self.i[:stop], self.advantage[:stop], self.clip[:stop])
 
     def parts(self) -> list[Pairs]:
         """Micro-batches."""

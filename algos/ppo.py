@@ -46,11 +46,17 @@ def value_error(
     return 0.5 * error
 
 
-def shuffled_minibatches(total: int, size: int, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """Random indices in groups of `size`; a last, smaller group is left out unless it is the only one."""
-    order = torch.randperm(total, generator=generator, device=device)
-    for start in range(0, max(total - size, 0) + 1, size):
-        yield order[start : start + size]
+def shuffled_minibatches(
+    total: int, size: int, epochs: int, generator: torch.Generator, device: torch.device
+) -> Iterator[Tensor]:
+    """Random indices in groups of `size`, all of them once per epoch.
+
+    A last, smaller group is left out unless it is the only one.
+    """
+    for _ in range(epochs):
+        order = torch.randperm(total, generator=generator, device=device)
+        for start in range(0, max(total - size, 0) + 1, size):
+            yield order[start : start + size]
 
 
 def micro_batches(rows: Tensor) -> tuple[Tensor, ...]:

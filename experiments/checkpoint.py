@@ -17,21 +17,24 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..config import to_dict
 from ..errors import UserError
-from ..files import atomic_folder
+from ..files import atomic_folder, is_empty, sweep
 from ..policies.policy import Policy
 from ..policies.storage import save_policy
 from .run_folder import RunFolder, provenance
 
 Tree = dict[str, Any]
 _TENSOR, _ARRAY = "tensor:", "array:"
+FREE = {"out", "resume", "data", "iterations", "eval_every", "log_every", "checkpoint_every"}
+"""settings that a resumed run may change: where things lie, how long it runs, how often it speaks"""
 
 
 def save_state(folder: Path, tree: Mapping[str, Any]) -> None:
     """Write a tree into an existing folder (make it whole with `files.atomic_folder`)."""
     tensors: dict[str, Tensor] = {}
     values = _split(tree, "", tensors)
-    safetensors.torch.save_file(tensors, folder / "state.safetensors")
+    (folder / "state.safetensors").write_bytes(safetensors.torch.save(tensors))
     (folder / "state.json").write_text(json.dumps(values))
 
 
@@ -39,14 +42,19 @@ def load_state(folder: Path) -> Tree:
     """Read a tree back; tensors on the CPU, arrays as numpy.
 
     Raises:
-        UserError: if a file is missing or corrupt.
+        UserError: if a file is missing or corrupt, or a part of the state is missing.
     """
     try:
         tensors = safetensors.torch.load_file(folder / "state.safetensors")
         values = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"checkpoint {folder} cannot be read ({error}): resume from an earlier one") from None
-    return _join(values, tensors)
+        raise UserError(
+            f"training state {folder} cannot be read ({error}): start the run anew with another --out"
+        ) from None
+    try:
+        return _join(values, tensors)
+    except KeyError as error:
+        raise UserError(f"training state {folder} lacks {error}: start the run anew with another --out") from None
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> Tree:
@@ -98,16 +106,46 @@ def write_checkpoint(run: RunFolder, step: int, policy: Policy, state: Mapping[s
     return run.checkpoint_path(step)
 
 
-def resume_state(run: RunFolder) -> Tree:
-    """The training state of the newest checkpoint.
+def resume(config: Any, data_hash: str = "") -> tuple[RunFolder, Tree] | None:
+    """The run in `config.out` and its newest training state; None if it has to start from the beginning.
+
+    That is so without `config.resume`, and for a run that was stopped before its first checkpoint, of which
+    nothing but an empty folder is left.
 
     Raises:
-        UserError: if the run has none.
+        UserError: if there is something else than a run, or a run with other settings or data.
     """
-    folder = run.latest_checkpoint()
-    if folder is None:
-        raise UserError(f"{run.path} has no checkpoint to resume from: start it anew with another --out")
-    return load_state(folder / "training_state")
+    if not config.resume or is_empty(Path(config.out)):
+        return None
+    run = RunFolder.open(config.out)
+    _require_same(run, config, data_hash)
+    sweep(run.path)
+    newest = run.latest_checkpoint()
+    if newest is None:
+        run.clear()
+        return None
+    return run, load_state(newest / "training_state")
+
+
+def _require_same(run: RunFolder, config: Any, data_hash: str) -> None:
+    facts = run.facts
+    if facts["data_hash"] != data_hash:
+        raise UserError(f"{run.path} was trained on other data (hash differs): resume with the same --data")
+    begun, now = _settings(facts["config"]), _settings(to_dict(config))
+    for name in sorted(begun.keys() | now.keys()):
+        if begun.get(name) != now.get(name) and name.rpartition(".")[2] not in FREE:
+            raise UserError(
+                f"{run.path} was begun with {name} {begun.get(name)}, not {now.get(name)}: "
+                "resume with the same settings, or give another --out"
+            )
+
+
+def _settings(value: Any, path: str = "") -> dict[str, Any]:
+    """Every leaf of a configuration by its dotted name."""
+    if not isinstance(value, dict):
+        return {path: value}
+    named = [(f"{path}.{key}" if path else key, inner) for key, inner in value.items()]
+    return {name: leaf for key, inner in named for name, leaf in _settings(inner, key).items()}
 
 
 def policy_folder(path: str | Path) -> Path:

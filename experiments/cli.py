@@ -6,9 +6,11 @@ the default that they override.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TypeVar
 
@@ -74,8 +76,17 @@ def _verb(name: str) -> Callable[[list[str]], int]:
         raise unknown("verb", name, VERBS)
     # Threads of torch that spin while they wait would take the simulator's cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    _draw_without_display()
     module, _, function = VERBS[name][0].partition(":")
     return getattr(import_module(f".{module}", __package__), function)
+
+
+def _draw_without_display() -> None:
+    # MuJoCo reads MUJOCO_GL when it is imported, and without it expects a screen.
+    if sys.platform == "linux" and not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
+        with suppress(OSError):
+            ctypes.CDLL("libEGL.so.1")
+            os.environ["MUJOCO_GL"] = "egl"
 
 
 def parse(config: type[Config], argv: Sequence[str], prog: str, default: Config | None = None) -> Config:

@@ -6,6 +6,7 @@ It calls the same functions as the verbs; each step prints the command that does
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def demo(argv: list[str]) -> int:
     _start_over(config.out)
     stages = _stages(config)
     for number, (words, command) in enumerate(stages, 1):
-        print(f"\n[{number}/{len(stages)}] {words}\n$ noisepilot {' '.join(command)}", flush=True)
+        print(f"\n[{number}/{len(stages)}] {words}\n$ noisepilot {shlex.join(command)}", flush=True)
         if (code := _run(command)) != 0:
             return code
     _summary(config, time.perf_counter() - started)
@@ -131,7 +132,8 @@ def _run(command: list[str]) -> int:
 def _summary(config: Demo, seconds: float) -> None:
     names = ("base", "tuned", "student")
     ledgers = {name: Ledger.load(config.out / name / "eval" / "final.json") for name in names}
-    table = Table("policy", "success", "95 % interval", "mean time to goal", title=f"{config.episodes} episodes each")
+    title = f"{len(ledgers['base'])} episodes each"
+    table = Table("policy", "success", "95 % interval", "mean time to goal", title=title)
     for name, ledger in ledgers.items():
         success, goal = ledger.success_interval(), ledger.goal_interval()
         rate = ("-", "-") if success is None else (f"{success.mean:.1%}", f"{success.low:.1%} to {success.high:.1%}")

@@ -22,8 +22,8 @@ from ..policies.storage import load_policy
 from .checkpoint import policy_folder, write_checkpoint
 from .evaluate import evaluate
 from .finetune import environment
-from .progress import Progress
 from .recipe import EnvRef
+from .reporter import Reporter
 from .rollout import Collector
 from .run_folder import RunFolder
 
@@ -60,11 +60,11 @@ def distill(config: DistillRun) -> RunFolder:
     torch.manual_seed(config.seed)
     training = _Training(config, policy)
     run = RunFolder.create(config.out, config)
-    with Progress("distill", total=config.distill.fit.grad_steps, unit="grad_steps") as progress:
+    with Reporter(run, "distill", total=config.distill.fit.grad_steps, unit="grad_steps") as report:
         if config.data:
-            training.fit(training.recorded(), config.distill.fit.grad_steps, run, progress)
+            training.fit(training.recorded(), config.distill.fit.grad_steps, report)
         else:
-            training.rounds(run, progress)
+            training.rounds(run, report)
     write_checkpoint(run, training.state.step, training.student, {})
     return run
 
@@ -84,13 +84,13 @@ class _Training:
         """The student with its averaged weights."""
         return self.state.averaged()
 
-    def rounds(self, run: RunFolder, progress: Progress) -> None:
+    def rounds(self, run: RunFolder, report: Reporter) -> None:
         """Gather and fit in turns: what the student itself comes to see counts too (DAgger, Ross et al. 2011)."""
         settings = self.config.distill
         with environment(self.config.env, NUM_ENVS, self.teacher) as env:
             seen = [self.visited(self.teacher, env, 0)]
             for number in range(settings.rounds):
-                self.fit(torch.cat(seen), settings.fit.grad_steps // settings.rounds, run, progress)
+                self.fit(torch.cat(seen), settings.fit.grad_steps // settings.rounds, report)
                 if number + 1 < settings.rounds:
                     seen.append(self.visited(self.student, env, number + 1))
             if self.config.eval_episodes:
@@ -113,7 +113,7 @@ class _Training:
             parts = [self.teacher.encode(dict(chunks.batch(part).obs)).features for part in rows.split(10_000)]
         return torch.cat(parts)
 
-    def fit(self, features: Tensor, grad_steps: int, run: RunFolder, progress: Progress) -> None:
+    def fit(self, features: Tensor, grad_steps: int, report: Reporter) -> None:
         """Regress the student on the teacher at random observations and noises."""
         settings, losses = self.config.distill, []
         for step in range(1, grad_steps + 1):
@@ -126,8 +126,7 @@ class _Training:
                     "wall_s": wall_s,
                     "train/loss": float(torch.stack(losses).mean()),
                 }
-                run.log(line)
-                progress.update(line)
+                report(line)
                 losses.clear()
 
 

@@ -76,7 +76,7 @@ def _simulated(config: Eval) -> dict[str, Any]:
     ledger.save(config.out or _default_out(config.policy))
     summary = ledger.summary()
     if not config.json:
-        _print_table([{"": key, "value": str(value)} for key, value in summary.items()])
+        _print_table([{"": key, "value": _words(value)} for key, value in summary.items() if value not in ("", None)])
     return summary
 
 
@@ -94,6 +94,12 @@ def environment_of(policy_folder: Path, env_id: str) -> EnvRef:
 
 def _default_out(policy: str) -> Path:
     return Path(policy) / "eval" / "final.json"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):  # an interval
+        return "{mean:.4g}  [{low:.4g}, {high:.4g}]".format(**value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -23,8 +23,9 @@ from ..policies.policy import Policy
 from ..policies.storage import load_policy
 from .checkpoint import load_optimizer_state, optimizer_state, policy_folder, resume_state, write_checkpoint
 from .evaluate import evaluate
-from .progress import Progress
+from .loggers import SinkName
 from .recipe import Algorithm, Budget, EnvRef
+from .reporter import Reporter
 from .rollout import Collector
 from .run_folder import RunFolder
 
@@ -43,6 +44,8 @@ class Finetune:
     seed: int = 0
     checkpoint_every: int = 1
     """iterations"""
+    loggers: tuple[SinkName, ...] = ()
+    """mirrors of metrics.jsonl: tensorboard, wandb"""
     resume: bool = False
     """continue the run in `out`"""
 
@@ -97,9 +100,11 @@ class _Training:
         """Iterate to the end of the budget."""
         budget = self.config.budget
         total = budget.iterations * budget.decisions * budget.num_envs * self.state.policy.spec.n_action_steps
-        with Progress(f"finetune {type(self.config.algo).__name__.lower()}", total=total) as progress:
+        phase = f"finetune {type(self.config.algo).__name__.lower()}"
+        since, sinks = self.collector.env_steps, self.config.loggers
+        with Reporter(run, phase, total=total, unit="env_steps", sinks=sinks, since=since) as report:
             if self.state.iteration == 0:
-                self._report(run, progress, self._evaluate(run))
+                report(self.line(self._evaluate(run)))
             while self.state.iteration < budget.iterations:
                 started = time.perf_counter()
                 metrics = self.iterate()
@@ -107,7 +112,7 @@ class _Training:
                 done = self.state.iteration
                 if done == budget.iterations or (budget.eval_every and done % budget.eval_every == 0):
                     metrics |= self._evaluate(run)
-                self._report(run, progress, metrics)
+                report(self.line(metrics))
                 if done % self.config.checkpoint_every == 0 or done == budget.iterations:
                     write_checkpoint(run, self.collector.env_steps, self.state.policy, self.tree())
 
@@ -131,9 +136,10 @@ class _Training:
         ledger.save(run.eval_path(f"{self.collector.env_steps:09d}"))
         return ledger.metrics()
 
-    def _report(self, run: RunFolder, progress: Progress, metrics: dict[str, Any]) -> None:
+    def line(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """One line of metrics.jsonl."""
         steps = self.collector.env_steps
-        line = {
+        return {
             "env_steps": steps,
             "iteration": self.state.iteration,
             "wall_s": self.wall_s,
@@ -141,8 +147,6 @@ class _Training:
             "time/fps": steps / self.wall_s if self.wall_s else None,
             **metrics,
         }
-        run.log(line)
-        progress.update(line)
 
     def tree(self) -> dict[str, Any]:
         """Everything that a bit-equal continuation needs."""

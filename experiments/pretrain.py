@@ -21,8 +21,9 @@ from ..policies.policy import ACTION, Policy, PolicyConfig
 from ..policies.storage import default_device
 from ..spec import PolicySpec
 from .checkpoint import load_optimizer_state, optimizer_state, resume_state, write_checkpoint
-from .progress import Progress
+from .loggers import SinkName
 from .recipe import EnvRef
+from .reporter import Reporter
 from .run_folder import RunFolder
 
 
@@ -44,6 +45,8 @@ class Pretrain:
     """gradient steps"""
     checkpoint_every: int = 10_000
     """gradient steps"""
+    loggers: tuple[SinkName, ...] = ()
+    """mirrors of metrics.jsonl: tensorboard, wandb"""
     resume: bool = False
     """continue the run in `out`"""
 
@@ -65,8 +68,9 @@ def pretrain(config: Pretrain) -> RunFolder:
     else:
         use_fast_matmul()
         run = RunFolder.create(config.out, config, data_hash=episodes.hash())
-    with Progress("pretrain", total=config.bc.grad_steps, unit="grad_steps") as progress:
-        training.run(run, progress)
+    total, since = config.bc.grad_steps, training.state.step
+    with Reporter(run, "pretrain", total=total, unit="grad_steps", sinks=config.loggers, since=since) as report:
+        training.run(run, report)
     return run
 
 
@@ -110,7 +114,7 @@ class _Training:
         self.wall_s = 0.0
         self.fast_matmul = False
 
-    def run(self, run: RunFolder, progress: Progress) -> None:
+    def run(self, run: RunFolder, report: Reporter) -> None:
         """Train to the end, logging and saving on the way."""
         config, state = self.config, self.state
         self.fast_matmul = torch.get_float32_matmul_precision() == "medium"
@@ -122,9 +126,7 @@ class _Training:
             last = state.step == config.bc.grad_steps
             if state.step % config.log_every == 0 or last:
                 self.wall_s = time.perf_counter() - started
-                metrics = self.metrics(losses)
-                run.log(metrics)
-                progress.update(metrics)
+                report(self.metrics(losses))
                 losses.clear()
             if state.step % config.checkpoint_every == 0 or last:
                 self.wall_s = time.perf_counter() - started

@@ -14,6 +14,7 @@ from ..errors import UserError
 from .cli import parse
 from .compare import compare as compare_ledgers
 from .compare import p_value
+from .illustrate import illustrate
 from .ledger import Ledger
 from .plots import number
 from .report import report as write_report
@@ -38,6 +39,8 @@ class Report:
 
     runs: Positional[tuple[Path, ...]]
     """run folders; those that differ only in their seed share a curve"""
+    pictures: bool = True
+    """run the policies for a few episodes and draw them, if the run has no pictures yet"""
     out: Path | None = None
     """where to write; by default report.html in the first run folder"""
 
@@ -55,6 +58,9 @@ def report(argv: Sequence[str]) -> int:
     options = parse(Report, argv, "noisepilot report")
     if not options.runs:
         raise UserError("no run folder given: noisepilot report RUN...")
+    if options.pictures:
+        for path in options.runs:
+            illustrate(RunFolder.open(path))
     print(write_report(options.runs, options.out))
     return 0
 

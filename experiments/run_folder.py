@@ -23,7 +23,7 @@ from typing import Any
 
 from ..config import from_dict, to_dict
 from ..errors import UserError
-from ..files import append_line, atomic_write
+from ..files import append_line, atomic_write, is_empty, sweep
 from .ledger import Ledger, read_json
 
 PACKAGES = ("noisepilot", "torch", "numpy", "gymnasium", "mujoco", "safetensors", "zarr")
@@ -43,8 +43,9 @@ class RunFolder:
             UserError: if the folder exists and holds anything.
         """
         run = cls(path)
-        if run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir())):
-            raise UserError(f"{run.path} exists: continue it with --resume, or give another --out")
+        if not is_empty(run.path):
+            raise UserError(f"{run.path} exists: give another --out (pretrain and finetune continue it with --resume)")
+        sweep(run.path)
         facts = {"config": to_dict(config), "data_hash": data_hash} | provenance()
         atomic_write(run.path / "config.json", json.dumps(facts, indent=2) + "\n")
         return run
@@ -92,6 +93,12 @@ class RunFolder:
                 break
             kept.append(line + "\n")
         atomic_write(self.metrics_path, "".join(kept))
+
+    def clear(self) -> None:
+        """Forget everything: the folder is empty afterwards."""
+        (self.path / "config.json").unlink()
+        shutil.rmtree(self.path)
+        self.path.mkdir()
 
     def checkpoint_path(self, step: int) -> Path:
         """Folder of the checkpoint at `step`, padded so that names sort; it need not exist."""

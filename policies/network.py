@@ -101,7 +101,8 @@ class DenoisingMLP(nn.Module):
     def fold(self, times: Float[Tensor, "K E"], condition: Float[Tensor, "B C"]) -> Step:
         """The same network for walking a chain: what time and condition add to the first layer is computed once."""
         first, rest = self.trunk[0], self.trunk[1:]
-        assert isinstance(first, nn.Linear) and isinstance(rest, nn.Sequential)
+        assert isinstance(first, nn.Linear)
+        assert isinstance(rest, nn.Sequential)
         flat = self.chunk[0] * self.chunk[1]
         w_x, w_t, w_c = first.weight.split([flat, self.time_dim, condition.shape[1]], 1)
         from_condition = linear(condition, w_c, first.bias)

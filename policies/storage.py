@@ -35,7 +35,8 @@ def save_policy(policy: Policy, folder: str | Path, provenance: dict[str, Any] |
     tensors = {name: value.contiguous() for name, value in policy.state_dict().items()}
     with atomic_folder(folder, replace=True) as new:
         (new / CONFIG).write_text(json.dumps(config, indent=1))
-        safetensors.torch.save_file(tensors, new / WEIGHTS)
+        # Not `save_file`, whose errors hide that a disk is full.
+        (new / WEIGHTS).write_bytes(safetensors.torch.save(tensors))
     return Path(folder)
 
 

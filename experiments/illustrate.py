@@ -1,0 +1,60 @@
+"""Pictures of a run's policy at work, made when a report first asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..envs.seeds import eval_seeds
+from ..errors import UserError
+from ..policies.policy import Policy
+from ..policies.storage import load_policy
+from .checkpoint import policy_folder
+from .distill import DistillRun
+from .finetune import Finetune, environment
+from .pictures import record_chain, record_film, record_trajectories, save_pictures
+from .recipe import EnvRef
+from .run_folder import RunFolder
+
+EPISODES = 40
+"""trajectories drawn per policy"""
+CHAINS = 6
+"""noises whose denoising is drawn, for one observation"""
+
+
+def illustrate(run: RunFolder) -> None:
+    """Record trajectories, a film and a denoising chain of the run's policy, and of the base it started from.
+
+    A run without an environment, or whose base is gone, gets the pictures that are left.
+    """
+    path = run.path / "pictures.json"
+    env: EnvRef = run.config.env
+    if path.is_file() or not env.id or run.latest_checkpoint() is None:
+        return
+    for name, folder in _policies(run).items():
+        _record(path, name, load_policy(folder), env)
+
+
+def _policies(run: RunFolder) -> dict[str, Path]:
+    mine = policy_folder(run.path)
+    if isinstance(run.config, DistillRun):
+        return {"student": mine}
+    if not isinstance(run.config, Finetune):
+        return {"base": mine}
+    try:
+        return {"base": policy_folder(run.config.policy), "tuned": mine}
+    except UserError:
+        return {"tuned": mine}
+
+
+def _record(path: Path, name: str, policy: Policy, ref: EnvRef) -> None:
+    seeds = eval_seeds(EPISODES)
+    with environment(ref, EPISODES, policy) as env:
+        first = env.reset(list(seeds))
+        trajectories = record_trajectories(policy, env, seeds)
+    with environment(ref, 1, policy) as env:
+        film = record_film(policy, env, seeds[0])
+    obs = {k: v[:1, None].expand(CHAINS, policy.spec.n_obs_steps, *v.shape[1:]).float() for k, v in first.items()}
+    noise = policy.noise(CHAINS, torch.Generator(policy.device).manual_seed(0))
+    save_pictures(path, name, trajectories=trajectories, film=film, chain=record_chain(policy, obs, noise))
