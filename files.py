@@ -109,9 +109,7 @@ def naming(path: str | Path) -> Iterator[None]:
 
 def is_empty(folder: Path) -> bool:
     """Nothing is at `folder`, or a folder with nothing inside but what a killed writer left unfinished."""
-    return not folder.exists() or (
-        folder.is_dir() and all(p.match(".*.tmp") for p in folder.iterdir())
-    )
+    return not folder.exists() or (folder.is_dir() and all(p.match(".*.tmp") for p in folder.iterdir()))
 
 
 def sweep(folder: Path) -> None:

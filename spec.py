@@ -67,6 +67,8 @@ class PolicySpec:
     """0: unknown"""
     env: str = ""
     """environment id the policy was made for"""
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """its keyword arguments"""
 
     def __post_init__(self) -> None:
         if self.horizon < self.n_action_steps:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..errors import at_least
 from ..policies.policy import ACTION, Policy
 from ..shapes import Float
 from .ema import average_of, update_average
@@ -37,6 +38,9 @@ class BC:
     """per update of the average, reached from below as (1 + n) / (10 + n) over the first n updates"""
     ema_every: int = 10
     """gradient steps between updates of the average"""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "grad_steps", "batch", "ema_every")
 
     def init(self, policy: Policy) -> BCState:
         """Optimiser and average for a policy with a fitted normaliser."""

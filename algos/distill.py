@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..errors import at_least
 from ..policies.network import MLP
 from ..policies.path import LinearPath
 from ..policies.policy import Policy
@@ -31,6 +32,10 @@ class Distill:
     """times that observations are gathered: first by the teacher, then by the student itself (DAgger)"""
     decisions: int = 20_000
     """decisions gathered per round"""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "rounds", "decisions")
+        at_least(self.rounds, self.fit, "grad_steps")
 
     def teacher(self, policy: Policy) -> Policy:
         """The same weights, walked without noise between the steps."""

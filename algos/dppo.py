@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..errors import at_least
 from ..policies.critic import CriticMLP
 from ..policies.policy import ACTION, Policy
 from ..policies.sampler import Stochastic
@@ -71,6 +72,10 @@ class DPPO:
     """divide rewards by the running standard deviation of returns"""
     timeout: Timeout = "bootstrap"
     """how time limits enter returns"""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "epochs")
+        at_least(2, self, "minibatch")  # advantages are normalised over it
 
     def init(self, policy: Policy) -> ActorCriticState:
         """Split the base into a frozen prefix and a trained tail, and add a critic.

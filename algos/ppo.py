@@ -21,7 +21,7 @@ def clipped_surrogate(
 ) -> Float[Tensor, " B"]:
     """The pessimistic policy loss per sample (eq. 7), to be minimised."""
     ratio = log_ratio.exp()
-    bounded = torch.maximum(torch.minimum(ratio, 1 + torch.as_tensor(clip)), 1 - torch.as_tensor(clip))
+    bounded = ratio.clamp(1 - clip, 1 + clip)  # pyright: ignore[reportCallIssue, reportArgumentType]
     return torch.maximum(-advantage * ratio, -advantage * bounded)
 
 

@@ -56,5 +56,6 @@ class ActorCriticState:
 
     def load_extra(self, extra: dict[str, Any]) -> None:
         """Restore what `extra` returned."""
-        self.scale = RewardScale(**extra["scale"])
+        device = self.policy.device
+        self.scale = RewardScale(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in extra["scale"].items()})
         self.iteration = extra["iteration"]

@@ -84,6 +84,7 @@ def describe(policy: Policy) -> Metadata:
         "n_action_steps": spec.n_action_steps,
         "n_obs_steps": spec.n_obs_steps,
         "env": spec.env,
+        "env_kwargs": dict(spec.env_kwargs),
         "policy": to_dict(policy.config),
     }
 

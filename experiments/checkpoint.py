@@ -26,7 +26,7 @@ from .run_folder import RunFolder, provenance
 
 Tree = dict[str, Any]
 _TENSOR, _ARRAY = "tensor:", "array:"
-FREE = {"out", "resume", "data", "iterations", "eval_every", "log_every", "checkpoint_every"}
+FREE = {"out", "resume", "data", "iterations", "eval_every", "log_every", "checkpoint_every", "loggers"}
 """settings that a resumed run may change: where things lie, how long it runs, how often it speaks"""
 
 
@@ -106,24 +106,21 @@ def write_checkpoint(run: RunFolder, step: int, policy: Policy, state: Mapping[s
     return run.checkpoint_path(step)
 
 
-def resume(config: Any, data_hash: str = "") -> tuple[RunFolder, Tree] | None:
-    """The run in `config.out` and its newest training state; None if it has to start from the beginning.
-
-    That is so without `config.resume`, and for a run that was stopped before its first checkpoint, of which
-    nothing but an empty folder is left.
+def resume(config: Any, data_hash: str = "") -> tuple[RunFolder | None, Tree | None]:
+    """The run that `config` continues, None for a new one, and its newest training state, None before the first.
 
     Raises:
-        UserError: if there is something else than a run, or a run with other settings or data.
+        UserError: if `config.out` is no run, or one with other settings or data.
     """
     if not config.resume or is_empty(Path(config.out)):
-        return None
+        return None, None
     run = RunFolder.open(config.out)
     _require_same(run, config, data_hash)
     sweep(run.path)
     newest = run.latest_checkpoint()
     if newest is None:
-        run.clear()
-        return None
+        run.truncate_metrics(-1)
+        return run, None
     return run, load_state(newest / "training_state")
 
 
@@ -146,14 +143,3 @@ def _settings(value: Any, path: str = "") -> dict[str, Any]:
         return {path: value}
     named = [(f"{path}.{key}" if path else key, inner) for key, inner in value.items()]
     return {name: leaf for key, inner in named for name, leaf in _settings(inner, key).items()}
-
-
-def policy_folder(path: str | Path) -> Path:
-    """The policy that a path means: a policy folder itself, or the newest checkpoint of a run."""
-    path = Path(path)
-    if (path / "checkpoints").is_dir():
-        newest = RunFolder(path).latest_checkpoint()
-        if newest is None:
-            raise UserError(f"run {path} has no checkpoint yet")
-        return newest / "policy"
-    return path / "policy" if (path / "policy").is_dir() else path

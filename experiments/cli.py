@@ -38,6 +38,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "list": ("list_verb:list_all", "list recipes, algorithms and environments"),
 }
 
+CONTINUE = {
+    "pretrain": ": the same command with --resume continues",
+    "finetune": ": the same command with --resume continues",
+    "data": ": the same command continues a collection",
+}
+"""what Ctrl-C did not destroy"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0, 2 for a user's error, 130 for Ctrl-C."""
@@ -55,8 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read the output has left
+        return 0
     except KeyboardInterrupt:
-        print("\nstopped; continue with --resume", file=sys.stderr)
+        print(f"\nstopped{CONTINUE.get(argv[0], '')}", file=sys.stderr)
         return 130
 
 

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from ..config import to_dict
-from ..datasets import Episodes, EpisodeWriter, load
+from ..datasets.episodes import Episodes
+from ..datasets.readers import load
+from ..datasets.writer import EpisodeWriter
 from ..envs.core import Core, Step
 from ..envs.seeds import train_seeds
 from ..spec import ArraySpec, EnvSpec

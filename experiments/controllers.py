@@ -138,7 +138,6 @@ def _load(name: str, spec: EnvSpec, noise: float) -> Controller:
     if ".npz" in name:
         return load_actor_npz(name, noise)
     from ..policies.storage import default_device, load_policy
-    from .checkpoint import policy_folder
 
-    policy = PolicyController(load_policy(policy_folder(name)), default_device())
+    policy = PolicyController(load_policy(name), default_device())
     return Disturbed(policy, noise) if noise else policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ import tyro
 
 from ..errors import UserError, unknown
 from .cli import parse
+from .env_ref import EnvRef
 
 if TYPE_CHECKING:
-    from ..datasets import Episodes, Finding
+    from ..datasets.checks import Finding
+    from ..datasets.episodes import Episodes
     from ..spec import EnvSpec
 
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 class Collect:
     """Collect episodes of an actor in an environment; an interrupted collection continues where it was."""
 
-    env: tyro.conf.Positional[str]
-    """environment id"""
     actor: str
     """`waypoint` (PointMaze), `random`, a policy folder or run, or FILE.npz[:snapshot]"""
     out: str
@@ -37,8 +37,7 @@ class Collect:
     """with its index fixes every episode's start and noise"""
     slots: int = 16
     """environments that step together; the data does not depend on it"""
-    env_kwargs: str = "{}"
-    """keyword arguments of the environment, as JSON"""
+    env: EnvRef = field(default_factory=EnvRef)
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,8 @@ class Check:
 
     path: tyro.conf.Positional[str]
     """zarr folder, D4RL .hdf5 or .npz"""
-    env: str = ""
+    env: EnvRef = field(default_factory=EnvRef)
     """environment whose shapes, limits and rate the data should have"""
-    env_kwargs: str = "{}"
-    """keyword arguments of the environment, as JSON"""
     json: bool = False
     """print JSON"""
 
@@ -96,11 +93,11 @@ def collect(config: Collect) -> int:
 
     if min(config.episodes, config.slots) < 1:
         raise UserError(f"{config.episodes} episodes in {config.slots} slots: both must be at least 1")
-    core = make_core(config.env, min(config.slots, config.episodes), **_kwargs(config.env_kwargs))
+    core = make_core(config.env.id, min(config.slots, config.episodes), **config.env.kwargs)
     try:
         controller = make_controller(config.actor, core.spec, config.noise)
         source = f"{Path(config.actor).name}, noise {config.noise:g}"
-        with Progress(f"collect {config.env}", total=config.episodes, unit="episodes") as progress:
+        with Progress(f"collect {config.env.id}", total=config.episodes, unit="episodes") as progress:
             summary = collecting.collect(
                 controller,
                 core,
@@ -120,7 +117,7 @@ def collect(config: Collect) -> int:
 
 def info(config: Info) -> int:
     """Print counts, returns, provenance and one line per key."""
-    from ..datasets import load
+    from ..datasets.readers import load
 
     facts = _facts(load(config.path, strict=False))
     if config.json:
@@ -136,8 +133,8 @@ def info(config: Info) -> int:
 
 def check(config: Check) -> int:
     """Print the findings, the worst first."""
-    from ..datasets import check as find
-    from ..datasets import load
+    from ..datasets.checks import check as find
+    from ..datasets.readers import load
 
     found = find(load(config.path, strict=False), _spec(config))
     if config.json:
@@ -150,7 +147,7 @@ def check(config: Check) -> int:
 
 def convert(config: Convert) -> int:
     """Convert and say what was written."""
-    from ..datasets import convert as write
+    from ..datasets.readers import convert as write
 
     episodes = write(config.source, config.target)
     keys = ", ".join(sorted(episodes.data))
@@ -219,23 +216,13 @@ def _verdict(found: Sequence[Finding]) -> str:
 
 
 def _spec(config: Check) -> EnvSpec | None:
-    if not config.env:
+    if not config.env.id:
         return None
     from ..envs import make_core
 
-    core = make_core(config.env, 1, **_kwargs(config.env_kwargs))
+    core = make_core(config.env.id, 1, **config.env.kwargs)
     core.close()
     return core.spec
-
-
-def _kwargs(text: str) -> dict[str, Any]:
-    try:
-        kwargs = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"--env-kwargs is not JSON ({error}): write it as '{{\"name\": value}}'") from None
-    if not isinstance(kwargs, dict):
-        raise UserError(f"--env-kwargs must be a JSON object like '{{\"name\": value}}', got {text}")
-    return kwargs
 
 
 def _summary(config: Any) -> str:

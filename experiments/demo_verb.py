@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UserError
+from ..files import is_empty
 from .cli import main, parse
 from .ledger import Ledger
 from .recipe import get_recipe
@@ -56,7 +57,7 @@ def _stages(config: Demo) -> list[tuple[str, list[str]]]:
     data, base, tuned, student = (str(out / name) for name in ("demonstrations.zarr", "base", "tuned", "student"))
     file, episodes = str(out / "policy.onnx"), str(50 if q else config.episodes)
     env_id, kwargs = get_env()
-    in_env = ["--env-kwargs", kwargs]
+    in_env = ["--env", env_id, "--env-kwargs", kwargs]
     short = {
         "pretrain": ["--bc.grad-steps", "200"],
         "finetune": ["--budget.iterations", "1", "--budget.eval-episodes", "20"],
@@ -69,7 +70,6 @@ def _stages(config: Demo) -> list[tuple[str, list[str]]]:
             [
                 "data",
                 "collect",
-                env_id,
                 *in_env,
                 "--actor",
                 "waypoint",
@@ -101,7 +101,7 @@ def _stages(config: Demo) -> list[tuple[str, list[str]]]:
         ("write the student as one file", ["export", student, "--out", file, "--data", data]),
         (
             "run the file in a 100 Hz control loop, without torch",
-            ["run", file, "--env", env_id, *in_env, "--hz", "100", "--episodes", "1" if q else "5"],
+            ["run", file, "--hz", "100", "--episodes", "1" if q else "5"],
         ),
         ("report", ["report", base, tuned, student, "--out", str(out / "report.html")]),
     ]
@@ -115,7 +115,7 @@ def get_env() -> tuple[str, str]:
 
 def _start_over(out: Path) -> None:
     # Only a folder that looks like a demo's is removed: --out may name anything.
-    if out.exists() and any(out.iterdir()):
+    if not is_empty(out):
         if not (out / "demonstrations.zarr").exists():
             raise UserError(f"{out} holds something else than a demo: give another --out")
         shutil.rmtree(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ import tyro
 
 from ..errors import UserError
 from .cli import parse
+from .env_ref import EnvRef
 
 if TYPE_CHECKING:
-    from ..datasets import Episodes
+    from ..datasets.episodes import Episodes
     from ..policies import Policy
 
 Report = Mapping[str, Any]
@@ -43,10 +44,8 @@ class Run:
 
     policy: tyro.conf.Positional[Path]
     """file written by `noisepilot export`"""
-    env: str
-    """environment id"""
-    env_kwargs: str = "{}"
-    """keyword arguments of the environment, as JSON"""
+    env: EnvRef = field(default_factory=EnvRef)
+    """empty: the one the policy was made for"""
     hz: float | None = None
     """control rate; by default the one the policy was made for"""
     episodes: int = 5
@@ -62,10 +61,10 @@ def export(argv: Sequence[str]) -> int:
     """`noisepilot export`; returns the exit code."""
     config = parse(Export, argv, "noisepilot export")
     from ..deploy.export import export as write
-    from ..policies import load_policy
+    from ..policies.storage import find_policy, load_policy
     from .ledger import Ledger
 
-    folder = policy_folder(config.source)
+    folder = find_policy(config.source)
     policy = load_policy(folder, device="cpu")
     data = _load(config.data) if config.data else None
     out = write(
@@ -87,7 +86,8 @@ def run(argv: Sequence[str]) -> int:
 
     try:
         policy = Policy.load(config.policy)
-        env = make_core(config.env, 1, **_kwargs(config.env_kwargs))
+        ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
+        env = make_core(ref.id, 1, **ref.kwargs)
         try:
             _check_fit(policy.spec, env.spec)
             hz = policy.spec.control_hz if config.hz is None else config.hz
@@ -100,22 +100,6 @@ def run(argv: Sequence[str]) -> int:
         raise UserError(str(error)) from None
     print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), latency_line(report)]))
     return 0
-
-
-def policy_folder(source: Path) -> Path:
-    """`source` itself if it is a policy, else the policy of the newest checkpoint of the run there.
-
-    Raises:
-        UserError: if it is neither, or a run without a checkpoint.
-    """
-    from .run_folder import RunFolder
-
-    if (source / "model.safetensors").is_file():
-        return source
-    checkpoint = RunFolder.open(source).latest_checkpoint()
-    if checkpoint is None:
-        raise UserError(f"{source} has no checkpoint yet: let the run write one, or give a policy folder")
-    return checkpoint / "policy"
 
 
 def latency_line(report: Report) -> str:
@@ -147,7 +131,7 @@ def _say_exported(path: Path) -> None:
 
 
 def _load(path: str) -> Episodes:
-    from ..datasets import load
+    from ..datasets.readers import load
 
     return load(path)
 
@@ -155,7 +139,7 @@ def _load(path: str) -> Episodes:
 def _recorded(episodes: Episodes, policy: Policy) -> dict[str, Any]:
     import torch
 
-    from ..datasets import Chunks
+    from ..datasets.chunks import Chunks
 
     chunks = Chunks(episodes, policy.spec.horizon, policy.spec.n_obs_steps)
     rows = torch.linspace(0, len(chunks) - 1, min(RECORDED, len(chunks))).long()
@@ -180,13 +164,3 @@ def _check_fit(policy: Any, env: Any) -> None:
         raise UserError(f"policy (made for {policy.env or 'no known env'}) sees {ours}, {env.id} shows {theirs}")
     if policy.action["shape"][1:] != env.action.shape:
         raise UserError(f"policy acts in {policy.action['shape'][1:]}, {env.id} in {env.action.shape}")
-
-
-def _kwargs(text: str) -> dict[str, Any]:
-    try:
-        kwargs = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"--env-kwargs is not JSON ({error}): write it as '{{\"name\": value}}'") from None
-    if not isinstance(kwargs, dict):
-        raise UserError(f"--env-kwargs must be a JSON object like '{{\"name\": value}}', got {text}")
-    return kwargs

@@ -15,14 +15,14 @@ from ..datasets.chunks import Chunks
 from ..datasets.readers import load
 from ..envs.seeds import eval_seeds
 from ..envs.vector import TensorEnv
-from ..errors import UserError
+from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import Policy
 from ..policies.storage import load_policy
-from .checkpoint import policy_folder, write_checkpoint
-from .evaluate import evaluate
+from .checkpoint import write_checkpoint
+from .env_ref import EnvRef
+from .evaluate import evaluate, of_policy
 from .finetune import environment
-from .recipe import EnvRef
 from .reporter import Reporter
 from .rollout import Collector
 from .run_folder import RunFolder
@@ -46,6 +46,9 @@ class DistillRun:
     eval_episodes: int = 200
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        at_least(0, self, "seed", "eval_episodes")
+
 
 def distill(config: DistillRun) -> RunFolder:
     """Train a student; with an environment, evaluate teacher and student on the same episodes.
@@ -53,20 +56,26 @@ def distill(config: DistillRun) -> RunFolder:
     Raises:
         UserError: if there is neither an environment nor data.
     """
-    policy = load_policy(policy_folder(config.policy))
+    policy = load_policy(config.policy)
     if not (config.env.id or config.data):
         raise UserError("distillation needs observations: name a recipe or --env.id, or give --data")
     use_fast_matmul()
     torch.manual_seed(config.seed)
     training = _Training(config, policy)
+    if config.data:
+        features = training.recorded()
+        with _report(config) as report:
+            training.fit(features, config.distill.fit.grad_steps, report)
+    else:
+        with environment(config.env, NUM_ENVS, policy) as env, _report(config) as report:
+            training.rounds(env, report)
+    write_checkpoint(report.run, training.state.step, training.student, {})
+    return report.run
+
+
+def _report(config: DistillRun) -> Reporter:
     run = RunFolder.create(config.out, config)
-    with Reporter(run, "distill", total=config.distill.fit.grad_steps, unit="grad_steps") as report:
-        if config.data:
-            training.fit(training.recorded(), config.distill.fit.grad_steps, report)
-        else:
-            training.rounds(run, report)
-    write_checkpoint(run, training.state.step, training.student, {})
-    return run
+    return Reporter(run, "distill", total=config.distill.fit.grad_steps, unit="grad_steps")
 
 
 class _Training:
@@ -84,19 +93,18 @@ class _Training:
         """The student with its averaged weights."""
         return self.state.averaged()
 
-    def rounds(self, run: RunFolder, report: Reporter) -> None:
+    def rounds(self, env: TensorEnv, report: Reporter) -> None:
         """Gather and fit in turns: what the student itself comes to see counts too (DAgger, Ross et al. 2011)."""
         settings = self.config.distill
-        with environment(self.config.env, NUM_ENVS, self.teacher) as env:
-            seen = [self.visited(self.teacher, env, 0)]
-            for number in range(settings.rounds):
-                self.fit(torch.cat(seen), settings.fit.grad_steps // settings.rounds, report)
-                if number + 1 < settings.rounds:
-                    seen.append(self.visited(self.student, env, number + 1))
-            if self.config.eval_episodes:
-                seeds = eval_seeds(self.config.eval_episodes)
-                for name, actor in (("teacher", self.teacher), ("student", self.student)):
-                    evaluate(actor, env, seeds).save(run.eval_path(name))
+        seen = [self.visited(self.teacher, env, 0)]
+        for number in range(settings.rounds):
+            self.fit(torch.cat(seen), settings.fit.grad_steps // settings.rounds, report)
+            if number + 1 < settings.rounds:
+                seen.append(self.visited(self.student, env, number + 1))
+        if self.config.eval_episodes:
+            seeds = eval_seeds(self.config.eval_episodes)
+            for name, actor in (("teacher", self.teacher), ("student", self.student)):
+                of_policy(evaluate(actor, env, seeds), actor, name).save(report.run.eval_path(name))
 
     def visited(self, actor: Policy, env: TensorEnv, number: int) -> Tensor:
         """Features of the observations an actor meets; shape (decisions, F)."""

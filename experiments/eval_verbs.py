@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import at_least
 from .cli import parse, take_positional
-from .recipe import EnvRef
+from .env_ref import EnvRef
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,12 @@ class Eval:
     data: str = ""
     """measure the action error on these demonstrations instead"""
     out: str = ""
-    """ledger to write; empty: eval/final.json of the run"""
+    """ledger to write; empty: eval/final.json of the run, nothing for a bare policy folder"""
     json: bool = False
     """print JSON"""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "episodes", "num_envs")
 
 
 def evaluate(argv: list[str]) -> int:
@@ -45,10 +48,9 @@ def _offline(config: Eval) -> dict[str, Any]:
     from ..datasets.chunks import Chunks
     from ..datasets.readers import load
     from ..policies.storage import load_policy
-    from .checkpoint import policy_folder
     from .evaluate_offline import evaluate_offline
 
-    policy = load_policy(policy_folder(config.policy))
+    policy = load_policy(config.policy)
     chunks = Chunks(load(config.data), policy.spec.horizon, policy.spec.n_obs_steps, policy.device)
     errors = evaluate_offline(policy, chunks)
     if not config.json:
@@ -61,39 +63,31 @@ def _simulated(config: Eval) -> dict[str, Any]:
     from ..envs.seeds import eval_seeds
     from ..policies.matmul import use_fast_matmul
     from ..policies.storage import load_policy
-    from .checkpoint import policy_folder
     from .evaluate import evaluate as measure
+    from .evaluate import of_policy
 
-    folder = policy_folder(config.policy)
-    policy = load_policy(folder)
+    policy = load_policy(config.policy)
     use_fast_matmul()
-    ref = config.env if config.env.id else environment_of(folder, policy.spec.env)
+    ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
     env = make(ref.id, min(config.num_envs, config.episodes), str(policy.device), **ref.kwargs)
     try:
         ledger = measure(policy, env, eval_seeds(config.episodes))
     finally:
         env.close()
-    ledger.save(config.out or _default_out(config.policy))
+    ledger = of_policy(ledger, policy, config.policy)
+    out = config.out or _default_out(config.policy)
+    if out:
+        ledger.save(out)
     summary = ledger.summary()
     if not config.json:
         _print_table([{"": key, "value": _words(value)} for key, value in summary.items() if value not in ("", None)])
     return summary
 
 
-def environment_of(policy_folder: Path, env_id: str) -> EnvRef:
-    """The environment, with its keyword arguments, that the run around a policy folder names; else the bare id."""
-    from .run_folder import RunFolder
-
-    for folder in policy_folder.parents[:3]:
-        if (folder / "metrics.jsonl").is_file():
-            return RunFolder.open(folder).config.env
-    if not env_id:
-        raise UserError("the policy names no environment: give --env.id, or --data for an offline evaluation")
-    return EnvRef(env_id)
-
-
-def _default_out(policy: str) -> Path:
-    return Path(policy) / "eval" / "final.json"
+def _default_out(policy: str) -> Path | None:
+    # A bare policy folder is not the place for evaluations: they would be lost when it is written anew.
+    run = Path(policy)
+    return run / "eval" / "final.json" if (run / "metrics.jsonl").is_file() else None
 
 
 def _words(value: Any) -> str:

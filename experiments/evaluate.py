@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..envs.core import Step
 from ..errors import UserError
+from ..policies.policy import Policy
 from ..spec import EnvSpec, PolicySpec
 from .history import History
 from .ledger import Ledger
@@ -103,6 +105,13 @@ def evaluate(
         if progress is not None:
             progress(episodes.finished, len(seeds))
     return episodes.ledger(n_action_steps=n, wall_s=time.perf_counter() - started)
+
+
+def of_policy(ledger: Ledger, policy: Policy, name: str) -> Ledger:
+    """The same ledger, saying which policy it measured and how that walked its chain."""
+    sampler = policy.config.sampler
+    words = f"{sampler.steps} steps, eta {sampler.eta:g}"
+    return replace(ledger, policy=name, policy_hash=policy.hash(), sampler=words, deterministic=sampler.deterministic)
 
 
 class _Episodes:

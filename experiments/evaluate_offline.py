@@ -83,7 +83,7 @@ def evaluate_offline(actor: Actor, windows: Windows, *, batch: int = 256, seed: 
         if action.shape != part.action.shape:
             raise UserError(
                 f"policy predicts chunks {tuple(action.shape[1:])}, data has {tuple(part.action.shape[1:])}: "
-                "cut the windows with the policy's horizon"
+                "give data of the policy's own robot, cut with its horizon"
             )
         wanted.append(_double(part.action))
         given.append(_double(action))

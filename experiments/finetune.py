@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,14 +17,15 @@ from ..algos.dppo import DPPO
 from ..envs import make
 from ..envs.seeds import eval_seeds
 from ..envs.vector import TensorEnv
-from ..errors import UserError
+from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import Policy
 from ..policies.storage import load_policy
-from .checkpoint import load_optimizer_state, optimizer_state, policy_folder, resume_state, write_checkpoint
-from .evaluate import evaluate
+from .checkpoint import load_optimizer_state, optimizer_state, resume, write_checkpoint
+from .env_ref import EnvRef
+from .evaluate import evaluate, of_policy
 from .loggers import SinkName
-from .recipe import Algorithm, Budget, EnvRef
+from .recipe import Algorithm, Budget
 from .reporter import Reporter
 from .rollout import Collector
 from .run_folder import RunFolder
@@ -47,7 +48,11 @@ class Finetune:
     loggers: tuple[SinkName, ...] = ()
     """mirrors of metrics.jsonl: tensorboard, wandb"""
     resume: bool = False
-    """continue the run in `out`"""
+    """continue the run in `out` from its newest checkpoint; without one, start it from the beginning"""
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "seed")
+        at_least(1, self, "checkpoint_every")
 
 
 def finetune(config: Finetune) -> RunFolder:
@@ -56,19 +61,22 @@ def finetune(config: Finetune) -> RunFolder:
     Raises:
         UserError: for a policy or settings that do not fit the environment; nothing is written then.
     """
-    base = load_policy(policy_folder(config.policy))
+    base = load_policy(config.policy)
     if not config.env.id:
         raise UserError("fine-tuning needs an environment: name a recipe, or give --env.id")
-    run = RunFolder.open(config.out) if config.resume else None
-    use_fast_matmul(resume_state(run)["fast_matmul"] if run else None)
-    with environment(config.env, config.budget.num_envs, base) as env:
-        training = _Training(config, base, env)
-        if run:
-            training.load(resume_state(run))
+    run, tree = resume(config)
+    use_fast_matmul(tree["fast_matmul"] if tree else None)
+    with (
+        environment(config.env, config.budget.num_envs, base) as env,
+        environment(config.env, min(40, config.budget.eval_episodes), base) as eval_env,
+    ):
+        training = _Training(config, base, env, eval_env)
+        if run and tree:
+            training.load(tree)
             run.truncate_metrics(training.collector.env_steps)
         else:
             audit_start(base, training.state.policy, training.collector.history.obs, training.generator)
-            run = RunFolder.create(config.out, config)
+        run = run or RunFolder.create(config.out, config)
         training.run(run)
     return run
 
@@ -87,13 +95,13 @@ def environment(ref: EnvRef, num_envs: int, policy: Policy) -> Iterator[TensorEn
 class _Training:
     """The state of one fine-tuning and its loop."""
 
-    def __init__(self, config: Finetune, base: Policy, env: TensorEnv) -> None:
-        self.config, self.env = config, env
+    def __init__(self, config: Finetune, base: Policy, env: TensorEnv, eval_env: TensorEnv) -> None:
+        self.config, self.env, self.eval_env = config, env, eval_env
         torch.manual_seed(config.seed)
         self.state = config.algo.init(base)
+        self.state.policy.spec = replace(base.spec, env=env.spec.id, env_kwargs=env.spec.kwargs)
         self.generator = torch.Generator(base.device).manual_seed(config.seed)
         self.collector = Collector(env, base.spec.n_obs_steps, config.budget.decisions, config.seed)
-        self.eval_env = make(config.env.id, min(40, config.budget.eval_episodes), str(base.device), **config.env.kwargs)
         self.wall_s = 0.0
 
     def run(self, run: RunFolder) -> None:
@@ -132,8 +140,9 @@ class _Training:
         return self.config.algo.act(self.state, obs, self.generator)
 
     def _evaluate(self, run: RunFolder) -> dict[str, float]:
-        ledger = evaluate(self.state.policy, self.eval_env, eval_seeds(self.config.budget.eval_episodes))
-        ledger.save(run.eval_path(f"{self.collector.env_steps:09d}"))
+        policy = self.state.policy
+        ledger = evaluate(policy, self.eval_env, eval_seeds(self.config.budget.eval_episodes))
+        of_policy(ledger, policy, str(run.path)).save(run.eval_path(f"{self.collector.env_steps:09d}"))
         return ledger.metrics()
 
     def line(self, metrics: dict[str, Any]) -> dict[str, Any]:

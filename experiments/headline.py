@@ -35,7 +35,7 @@ def headline(entries: Sequence[Entry]) -> str:
         ]
         for i, entry in enumerate(entries)
     ]
-    return table(["Policy", "Episodes", *(COLUMNS[name] for name in columns), "Against the first"], rows)
+    return table(["Policy", "Episodes", *(COLUMNS[name] for name in columns), "Difference"], rows)
 
 
 def _title(entry: Entry) -> str:

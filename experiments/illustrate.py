@@ -9,12 +9,11 @@ import torch
 from ..envs.seeds import eval_seeds
 from ..errors import UserError
 from ..policies.policy import Policy
-from ..policies.storage import load_policy
-from .checkpoint import policy_folder
+from ..policies.storage import find_policy, load_policy
 from .distill import DistillRun
+from .env_ref import EnvRef
 from .finetune import Finetune, environment
 from .pictures import record_chain, record_film, record_trajectories, save_pictures
-from .recipe import EnvRef
 from .run_folder import RunFolder
 
 EPISODES = 40
@@ -37,13 +36,13 @@ def illustrate(run: RunFolder) -> None:
 
 
 def _policies(run: RunFolder) -> dict[str, Path]:
-    mine = policy_folder(run.path)
+    mine = find_policy(run.path)
     if isinstance(run.config, DistillRun):
         return {"student": mine}
     if not isinstance(run.config, Finetune):
         return {"base": mine}
     try:
-        return {"base": policy_folder(run.config.policy), "tuned": mine}
+        return {"base": find_policy(run.config.policy), "tuned": mine}
     except UserError:
         return {"tuned": mine}
 

@@ -37,7 +37,7 @@ def import_weights(argv: list[str]) -> int:
     if not recipe.env.id:
         raise UserError("import needs a recipe with an environment: see `noisepilot list`")
     spec = make_core(recipe.env.id, **recipe.env.kwargs).spec
-    policy = Policy(recipe.policy, recipe.policy.spec(spec.obs, spec.action, spec.control_hz, spec.id))
+    policy = Policy(recipe.policy, recipe.policy.spec_for(spec))
     load_dppo_weights(policy, config.weights, config.normalization, config.prefix)
     save_policy(policy, config.out, {"source": f"official DPPO weights, {config.weights.name}"})
     print(f"policy: {config.out}")

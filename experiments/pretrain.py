@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from ..algos.bc import BC, BCState, denoising_loss
+from ..datasets.checks import check
 from ..datasets.chunks import Chunks
 from ..datasets.episodes import OBS, Episodes
 from ..datasets.readers import load
 from ..envs import make_core
-from ..errors import UserError
+from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import ACTION, Policy, PolicyConfig
 from ..policies.storage import default_device
 from ..spec import PolicySpec
-from .checkpoint import load_optimizer_state, optimizer_state, resume_state, write_checkpoint
+from .checkpoint import load_optimizer_state, optimizer_state, resume, write_checkpoint
+from .env_ref import EnvRef
 from .loggers import SinkName
-from .recipe import EnvRef
 from .reporter import Reporter
 from .run_folder import RunFolder
 
@@ -48,7 +49,11 @@ class Pretrain:
     loggers: tuple[SinkName, ...] = ()
     """mirrors of metrics.jsonl: tensorboard, wandb"""
     resume: bool = False
-    """continue the run in `out`"""
+    """continue the run in `out` from its newest checkpoint; without one, start it from the beginning"""
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "seed")
+        at_least(1, self, "log_every", "checkpoint_every")
 
 
 def pretrain(config: Pretrain) -> RunFolder:
@@ -60,14 +65,12 @@ def pretrain(config: Pretrain) -> RunFolder:
     episodes = load(config.data)
     train, held_out = episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
     training = _Training(config, train, held_out)
-    if config.resume:
-        run = RunFolder.open(config.out)
-        _require_same_data(run, episodes)
-        training.load(resume_state(run))
+    run, tree = resume(config, episodes.hash())
+    use_fast_matmul(tree["fast_matmul"] if tree else None)
+    run = run or RunFolder.create(config.out, config, data_hash=episodes.hash())
+    if tree:
+        training.load(tree)
         run.truncate_metrics(training.state.step, key="grad_steps")
-    else:
-        use_fast_matmul()
-        run = RunFolder.create(config.out, config, data_hash=episodes.hash())
     total, since = config.bc.grad_steps, training.state.step
     with Reporter(run, "pretrain", total=total, unit="grad_steps", sinks=config.loggers, since=since) as report:
         training.run(run, report)
@@ -90,13 +93,10 @@ def data_spec(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> PolicySp
         return config.spec(episodes.obs_specs(), episodes.action_spec(), float(episodes.attrs.get("fps", 0.0)))
     core = make_core(env.id, **env.kwargs)
     core.close()
-    config.spec(episodes.obs_specs(), episodes.action_spec()).check_env(core.spec)
-    return config.spec(core.spec.obs, core.spec.action, core.spec.control_hz, env.id)
-
-
-def _require_same_data(run: RunFolder, episodes: Episodes) -> None:
-    if run.facts["data_hash"] != episodes.hash():
-        raise UserError(f"{run.path} was trained on other data (hash differs): resume with the same --data")
+    for fault in check(episodes, core.spec):
+        if fault.level == "error":
+            raise UserError(f"the data do not fit {env.id}: {fault.key}: {fault.message}")
+    return config.spec_for(core.spec)
 
 
 class _Training:
@@ -111,30 +111,28 @@ class _Training:
         self.held_out = Chunks(held_out, horizon, history, policy.device) if held_out else None
         self.state: BCState = config.bc.init(policy)
         self.generator = torch.Generator(policy.device).manual_seed(config.seed)
+        self.losses: list[Tensor] = []  # since the last line of metrics
         self.wall_s = 0.0
-        self.fast_matmul = False
 
     def run(self, run: RunFolder, report: Reporter) -> None:
         """Train to the end, logging and saving on the way."""
         config, state = self.config, self.state
-        self.fast_matmul = torch.get_float32_matmul_precision() == "medium"
-        losses: list[Tensor] = []
         started = time.perf_counter() - self.wall_s
         while state.step < config.bc.grad_steps:
             batch = self.chunks.sample(config.bc.batch, self.generator)
-            losses.append(config.bc.update(state, dict(batch.obs), batch.action, self.generator))
+            self.losses.append(config.bc.update(state, dict(batch.obs), batch.action, self.generator))
             last = state.step == config.bc.grad_steps
             if state.step % config.log_every == 0 or last:
                 self.wall_s = time.perf_counter() - started
-                report(self.metrics(losses))
-                losses.clear()
+                report(self.metrics())
+                self.losses.clear()
             if state.step % config.checkpoint_every == 0 or last:
                 self.wall_s = time.perf_counter() - started
                 write_checkpoint(run, state.step, self.state.averaged(), self.tree())
 
-    def metrics(self, losses: list[Tensor]) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """One line of metrics.jsonl."""
-        loss = float(torch.stack(losses).mean())
+        loss = float(torch.stack(self.losses).mean())
         if not math.isfinite(loss):
             raise UserError("the loss is not finite: lower --bc.lr, or look at `noisepilot data check`")
         samples = self.state.step * self.config.bc.batch
@@ -163,16 +161,17 @@ class _Training:
             "average": self.state.average.state_dict(),
             "optimizer": optimizer_state(self.state.optimizer),
             "generator": self.generator.get_state(),
+            "losses": self.losses,
             "step": self.state.step,
             "wall_s": self.wall_s,
-            "fast_matmul": self.fast_matmul,
+            "fast_matmul": torch.get_float32_matmul_precision() == "medium",
         }
 
     def load(self, tree: dict[str, Any]) -> None:
         """Continue from what `tree` returned."""
-        use_fast_matmul(tree["fast_matmul"])
         self.state.policy.network.load_state_dict(tree["network"])
         self.state.average.load_state_dict(tree["average"])
         load_optimizer_state(self.state.optimizer, tree["optimizer"])
         self.generator.set_state(tree["generator"])
+        self.losses = [loss.to(self.chunks.device) for loss in tree["losses"]]
         self.state.step, self.wall_s = tree["step"], tree["wall_s"]

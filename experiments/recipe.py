@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-import tyro
 
 from ..algos.bc import BC
 from ..algos.distill import Distill
 from ..algos.dppo import DPPO
-from ..errors import UserError, unknown
+from ..errors import UserError, at_least, unknown
 from ..policies.policy import PolicyConfig
+from .env_ref import EnvRef
 
-JSON = tyro.constructors.PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="JSON",
-    instance_from_str=lambda words: json_mapping(words[0]),
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda value: [json.dumps(value)],
-)
 Algorithm = DPPO
 """union of the methods that `finetune --algo` offers"""
-
-
-def json_mapping(text: str) -> dict[str, Any]:
-    """A JSON object from the command line."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"'{text}' is not a JSON object: write it like '{{\"key\": 1}}'")
-    return value
-
-
-@dataclass(frozen=True)
-class EnvRef:
-    """An environment by name."""
-
-    id: str = ""
-    """registered id or `package.module:factory`; empty: none, train on data alone"""
-    kwargs: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
-    """keyword arguments of the environment, as JSON"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +31,12 @@ class Budget:
     eval_episodes: int = 40
     reset_each_iteration: bool = False
     """start every iteration with new episodes (official for robomimic) instead of going on"""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "num_envs", "decisions", "iterations", "eval_episodes")
+        at_least(0, self, "eval_every")
+        if self.num_envs * self.decisions < 2:
+            raise UserError("an iteration of one decision teaches nothing: raise num_envs or decisions")
 
 
 @dataclass(frozen=True)

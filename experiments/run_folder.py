@@ -94,12 +94,6 @@ class RunFolder:
             kept.append(line + "\n")
         atomic_write(self.metrics_path, "".join(kept))
 
-    def clear(self) -> None:
-        """Forget everything: the folder is empty afterwards."""
-        (self.path / "config.json").unlink()
-        shutil.rmtree(self.path)
-        self.path.mkdir()
-
     def checkpoint_path(self, step: int) -> Path:
         """Folder of the checkpoint at `step`, padded so that names sort; it need not exist."""
         return self.path / "checkpoints" / f"{step:09d}"

@@ -88,7 +88,13 @@ class Entry:
 
 
 def entries(groups: Sequence[Group]) -> list[Entry]:
-    """One entry per group and evaluation name; each is compared with the first of its group."""
+    """One entry per group and evaluation name; each is compared with the first of its group.
+
+    Several groups that all have a final evaluation are a line (base, tuned, student): only those count, and each is
+    compared with the one before it.
+    """
+    if len(groups) > 1 and all("final" in run.ledgers for group in groups for run in group.runs):
+        return _line(groups)
     found: list[Entry] = []
     for group in groups:
         first = None
@@ -99,6 +105,15 @@ def entries(groups: Sequence[Group]) -> list[Entry]:
             entry = Entry(name, kind, _aligned(ledgers, name), color, first)
             found.append(entry)
             first = first or entry
+    return found
+
+
+def _line(groups: Sequence[Group]) -> list[Entry]:
+    found: list[Entry] = []
+    for i, group in enumerate(groups):
+        ledgers = _aligned([run.ledgers["final"] for run in group.runs], group.name)
+        color = COLORS.get(group.name, 2 + i % 3)
+        found.append(Entry(group.name, "final", ledgers, color, found[-1] if found else None))
     return found
 
 

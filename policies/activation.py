@@ -27,11 +27,12 @@ class _FastMish(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Tensor:
         (x,) = ctx.saved_tensors
-        u = x.clamp(max=20.0).exp_()
+        bounded = x.clamp(max=20.0)
+        u = bounded.exp()
         n = u * (u + 2)
         inverse = 1 / (n + 2)
         # d/dx [n / (n + 2)] = 2 n' / (n + 2)^2 with n' = 2 u (u + 1)
-        slope = n * inverse + x * (4 * u * (u + 1)) * inverse * inverse
+        slope = n * inverse + bounded * (4 * u * (u + 1)) * inverse * inverse
         return grads[0] * slope
 
 

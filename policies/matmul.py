@@ -21,9 +21,9 @@ def use_fast_matmul(enable: bool | None = None) -> bool:
 
     A resumed training passes the decision of its first start, for the kernel decides the last bits.
     """
-    default = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # whatever was decided earlier in this process
     decision = _probe() if enable is None else enable
-    torch.set_float32_matmul_precision("medium" if decision else default)
+    torch.set_float32_matmul_precision("medium" if decision else "highest")
     return decision
 
 

@@ -7,21 +7,25 @@ Shapes: B batch, T observations, F features, H horizon, A action dim, K steps, S
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..shapes import Float, Int
-from ..spec import ArraySpec, PolicySpec
+from ..spec import ArraySpec, EnvSpec, PolicySpec
 from .network import MLP
 from .normalizer import Normalizer
 from .path import CosinePath, LinearPath, Predicts, training_target
 from .sampler import Chain, Sampler, Step, Stochastic, Transitions, denoise, normal_log_prob, sample_chain
 
 ACTION = "action"
+_transitions = lru_cache(maxsize=64)(Transitions)
+"""transitions compute their coefficients once, so those in use are kept"""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ class PolicyConfig:
     tuned_from: float = 0.0
     """time from which the tuned network acts; earlier steps belong to a frozen copy. Set by fine-tuning"""
 
-    def spec(
-        self, obs: Mapping[str, ArraySpec], action: ArraySpec, control_hz: float = 0.0, env: str = ""
-    ) -> PolicySpec:
+    def spec(self, obs: Mapping[str, ArraySpec], action: ArraySpec, control_hz: float = 0.0) -> PolicySpec:
         """The policy's specification for these observations and actions."""
-        return PolicySpec(obs, action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz, env)
+        return PolicySpec(obs, action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz)
+
+    def spec_for(self, env: EnvSpec) -> PolicySpec:
+        """The policy's specification in an environment."""
+        return replace(self.spec(env.obs, env.action, env.control_hz), env=env.id, env_kwargs=env.kwargs)
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, spec: PolicySpec) -> None:
         super().__init__()
         config.path.check_predicts(config.predicts)
+        config.path.grid(config.sampler.steps)  # refuses more steps than the path has
         self.config, self.spec = config, spec
         self.normalizer = Normalizer({**spec.obs, ACTION: spec.action})
         self.network = config.network.build(self.feature_dim, spec.horizon, spec.action.dim)
@@ -85,6 +92,13 @@ class Policy(nn.Module):
     def feature_dim(self) -> int:
         """F: length of the normalised, flat observation."""
         return self.spec.n_obs_steps * sum(s.dim for s in self.spec.obs.values())
+
+    def hash(self) -> str:
+        """Short fingerprint of weights and configuration."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for name, value in self.state_dict().items():
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     # Observations
 
@@ -113,7 +127,7 @@ class Policy(nn.Module):
     def transitions(self, eta: float | None = None) -> Transitions:
         """The sampler's transitions, or those of another eta."""
         c, s = self.config, self.config.sampler
-        return Transitions(c.path, c.predicts, s.steps, s.eta if eta is None else eta, s.clip_data)
+        return _transitions(c.path, c.predicts, s.steps, s.eta if eta is None else eta, s.clip_data)
 
     @property
     def first_tuned(self) -> int:
@@ -240,7 +254,7 @@ class Policy(nn.Module):
         """A policy that shares these weights and walks the path otherwise."""
         other = copy.copy(self)
         other.config = replace(self.config, sampler=sampler)
-        other.transitions()  # validates the number of steps
+        other.config.path.grid(sampler.steps)  # refuses more steps than the path has
         return other
 
     def split(self, finetune_steps: int) -> Policy:

@@ -1,10 +1,11 @@
 """The denoising core: one Gaussian transition for diffusion and flow, drawn and scored by the same code.
 
     mean = alpha_s * data_hat + sqrt(sigma_s^2 - std^2) * eps_hat
-    std = eta * sigma_s / sigma_t * sqrt(1 - (alpha_t / alpha_s)^2)
+    std = eta * sigma_s * sqrt(1 - (alpha_t sigma_s / (alpha_s sigma_t))^2)
 
-from time t to s: eta = 1 is the DDPM posterior (Ho et al. 2020), eta = 0 DDIM (Song et al. 2021) and, on the
-linear path, Euler's step of the flow. eps_hat follows from the (clipped) data_hat, so with the network's output o
+from time t to s: eta = 1 is the posterior of x_s given x_t and the data on any Gaussian path (DDPM: Ho et al. 2020),
+eta = 0 DDIM (Song et al. 2021) and, on the linear path, Euler's step of the flow; every eta in between keeps the
+path's marginals. eps_hat follows from the (clipped) data_hat, so with the network's output o
 
     data_hat = clip(p_k x + q_k o),    mean = c_k data_hat + d_k x
 
@@ -103,9 +104,14 @@ class Transitions:
         alpha, sigma = self.path.alpha_sigma(self.t)
         a_t, a_s, s_t, s_s = alpha[:-1], alpha[1:], sigma[:-1], sigma[1:]
         p, q = data_from_output(self.predicts, a_t, s_t)
-        std = self.eta * s_s / s_t * np.sqrt(np.maximum(1 - (a_t / a_s) ** 2, 0))
+        std = self.eta * s_s * np.sqrt(1 - (a_t * s_s / (a_s * s_t)) ** 2)
         d = np.sqrt(np.maximum(s_s**2 - std**2, 0)) / s_t
         return np.stack([p, q, a_s - d * a_t, d, std])
+
+    @cached_property
+    def rows(self) -> list[list[float]]:
+        """The columns of `coefficients` as plain numbers, one list per transition."""
+        return self.coefficients.T.tolist()
 
     @cached_property
     def std(self) -> np.ndarray:
@@ -115,7 +121,7 @@ class Transitions:
     def mean(self, output: Tensor, x: Tensor, k: int | Tensor) -> Float[Tensor, "B H A"]:
         """Mean of transition k (one for the batch, or one per row) from the network's output."""
         if isinstance(k, int):
-            p, q, c, d = (float(v) for v in self.coefficients[:4, k])
+            p, q, c, d, _ = self.rows[k]
         else:
             p, q, c, d = _table(self, x.device, x.dtype)[:4, k, None, None]
         data = _mix(p, x, q, output)
@@ -148,11 +154,10 @@ def denoise(
     step: Step, transitions: Transitions, noise: Float[Tensor, "B N H A"], noise_clip: float
 ) -> Float[Tensor, "B H A"]:
     """Walk the whole chain and return its end alone: what deployment runs and what is exported."""
-    x = noise[:, 0]
+    x, kicks = noise[:, 0], _kicks(noise, transitions.std, noise_clip)
     for k in range(transitions.steps):
         mean = transitions.mean(step(k, x), x, k)
-        std = float(transitions.std[k])
-        x = mean + std * noise[:, k + 1].clamp(-noise_clip, noise_clip) if std > 0 else mean
+        x = mean + kicks[:, k] if transitions.std[k] > 0 else mean
     return x
 
 
@@ -166,16 +171,27 @@ def sample_chain(
     stochastic: Stochastic | None,
 ) -> Chain:
     """Walk the chain, keeping the latents from transition `start` on, and their log-probs if it is `stochastic`."""
-    draw = transitions.floored(stochastic.min_std) if stochastic else transitions.std
-    score = transitions.floored(stochastic.min_score_std) if stochastic else transitions.std
-    x, latents, log_probs = noise[:, 0], [], []
+    std = transitions.floored(stochastic.min_std) if stochastic else transitions.std
+    x, kicks = noise[:, 0], _kicks(noise, std, noise_clip)
+    latents, means = [], []
     for k in range(transitions.steps):
         if k >= start:
             latents.append(x)
         mean = transitions.mean(step(k, x), x, k)
-        std = float(draw[k])
-        x = mean + std * noise[:, k + 1].clamp(-noise_clip, noise_clip) if std > 0 else mean
-        if stochastic and k >= start:
-            log_probs.append(normal_log_prob(x, mean, float(score[k])))
-    log_prob = torch.stack(log_probs, 1) if log_probs else None
-    return Chain(torch.stack([*latents, x], 1), log_prob, noise, start)
+        x = mean + kicks[:, k] if std[k] > 0 else mean
+        if k >= start:
+            means.append(mean)
+    latents = torch.stack([*latents, x], 1)
+    if not stochastic or not means:
+        return Chain(latents, None, noise, start)
+    score = _column(transitions.floored(stochastic.min_score_std)[start:], latents)
+    return Chain(latents, normal_log_prob(latents[:, 1:], torch.stack(means, 1), score), noise, start)
+
+
+def _kicks(noise: Float[Tensor, "B N H A"], std: np.ndarray, clip: float) -> Tensor:
+    """What each transition adds to its mean, all at once; (B, N - 1, H, A), empty without draws per step."""
+    return noise[:, 1:].clamp(-clip, clip) * _column(std[: noise.shape[1] - 1], noise)
+
+
+def _column(values: np.ndarray, like: Tensor) -> Float[Tensor, "S 1 1"]:
+    return torch.as_tensor(values, device=like.device, dtype=like.dtype)[:, None, None]

@@ -16,7 +16,7 @@ from ..files import atomic_folder
 from .policy import Policy
 
 FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"
 
 
 def save_policy(policy: Policy, folder: str | Path, provenance: dict[str, Any] | None = None) -> Path:
@@ -40,15 +40,33 @@ def save_policy(policy: Policy, folder: str | Path, provenance: dict[str, Any] |
     return Path(folder)
 
 
-def load_policy(folder: str | Path, device: str | torch.device | None = None) -> Policy:
-    """Read a policy back, ready to act.
+def find_policy(path: str | Path) -> Path:
+    """The policy folder that a path means: itself, the one inside a checkpoint, or the newest of a run.
+
+    Raises:
+        UserError: for a run without a checkpoint.
+    """
+    path = Path(path)
+    if (path / CHECKPOINTS).is_dir():
+        steps = [p for p in (path / CHECKPOINTS).iterdir() if p.name.isdecimal()]
+        if not steps:
+            raise UserError(f"{path} has no checkpoint yet: let the run write one, or give a policy folder")
+        path = max(steps, key=lambda p: int(p.name))
+    return path / "policy" if (path / "policy").is_dir() else path
+
+
+def load_policy(path: str | Path, device: str | torch.device | None = None) -> Policy:
+    """Read a policy back, ready to act; of a run, its newest.
 
     Raises:
         UserError: if files are missing, corrupt, newer than this version, or lack a normaliser.
     """
-    folder = Path(folder)
+    folder = find_policy(path)
     config = read_config(folder)
-    policy = Policy(from_dict(config["config"]), from_dict(config["spec"]))
+    try:
+        policy = Policy(from_dict(config["config"]), from_dict(config["spec"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG} does not describe a policy ({error!r}): copy it again") from None
     try:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
         policy.load_state_dict(tensors)
@@ -68,12 +86,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text())
     except FileNotFoundError:
-        raise UserError(f"{folder} is not a policy: it has no {CONFIG}") from None
+        raise UserError(f"{folder} is not a policy: it has no {CONFIG}; give a policy folder or a run") from None
     except ValueError as error:
         raise UserError(f"{folder / CONFIG} is not JSON ({error}): copy it again or use another checkpoint") from None
     if not isinstance(config, dict) or not {"format", "config", "spec"} <= config.keys():
         raise UserError(f"{folder / CONFIG} does not describe a policy: it needs format, config and spec")
-    if config["format"] > FORMAT:
+    if not isinstance(config["format"], int) or config["format"] > FORMAT:
         raise UserError(f"{folder} was written in format {config['format']}, newer than {FORMAT}: update noisepilot")
     return config
 

@@ -6,7 +6,7 @@ Shapes: T observations, D elements, N draws, H horizon, A action dim.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA = 1
@@ -32,6 +32,7 @@ class Spec:
     n_action_steps: int
     n_obs_steps: int
     env: str = ""
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_spec(metadata: dict[str, Any], name: str) -> Spec:
@@ -55,6 +56,7 @@ def read_spec(metadata: dict[str, Any], name: str) -> Spec:
             n_action_steps=int(metadata["n_action_steps"]),
             n_obs_steps=int(metadata["n_obs_steps"]),
             env=str(metadata["env"]),
+            env_kwargs=dict(metadata["env_kwargs"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PolicyError(f"{name} has incomplete metadata ({error!r}): export it again") from None

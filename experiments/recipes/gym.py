@@ -7,7 +7,8 @@ from dataclasses import replace
 from ...algos.bc import BC
 from ...algos.dppo import DPPO
 from ...policies.sampler import Sampler
-from ..recipe import EnvRef, Recipe
+from ..env_ref import EnvRef
+from ..recipe import Recipe
 
 _DPPO = {"dppo": DPPO(), "dppo-official": DPPO(timeout="terminal")}
 HOPPER = Recipe(env=EnvRef("Hopper-v5"), bc=BC(pad=False), algos=_DPPO)

@@ -1,7 +1,7 @@
 """Small sets of known content."""
 
 import numpy as np
-from noisepilot.datasets import Episodes
+from noisepilot.datasets.episodes import Episodes
 
 
 def make(lengths=(5, 1, 7), obs=3, action=2, seed=0, success=True):

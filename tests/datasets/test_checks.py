@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 from noisepilot.config import to_dict
-from noisepilot.datasets import Episodes, check, load
+from noisepilot.datasets.checks import check
+from noisepilot.datasets.episodes import Episodes
+from noisepilot.datasets.readers import load
 from noisepilot.spec import ArraySpec, EnvSpec
 
 from .sets import make

@@ -3,7 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noisepilot.datasets import Chunks, Episodes, load
+from noisepilot.datasets.chunks import Chunks
+from noisepilot.datasets.episodes import Episodes
+from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 
 from .sets import make

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from noisepilot.datasets import check, load
+from noisepilot.datasets.checks import check
+from noisepilot.datasets.readers import load
 from noisepilot.envs.seeds import train_seeds
 from noisepilot.errors import UserError
 from noisepilot.experiments.actors_npz import load_actor_npz

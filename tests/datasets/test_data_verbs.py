@@ -2,7 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from noisepilot.datasets import Episodes, load
+from noisepilot.datasets.episodes import Episodes
+from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 from noisepilot.experiments.data_verbs import data
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 from noisepilot.config import to_dict
-from noisepilot.datasets import Episodes, load
+from noisepilot.datasets.episodes import Episodes
+from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 from noisepilot.spec import ArraySpec
 

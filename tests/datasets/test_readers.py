@@ -5,7 +5,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from noisepilot.datasets import convert, load
+from noisepilot.datasets.readers import convert, load
 from noisepilot.errors import UserError
 
 from .sets import make

@@ -7,8 +7,9 @@ import time
 
 import pytest
 import zarr
-from noisepilot.datasets import EpisodeWriter, load
 from noisepilot.datasets import zarr_layout as layout
+from noisepilot.datasets.readers import load
+from noisepilot.datasets.writer import EpisodeWriter
 from noisepilot.errors import UserError
 
 from .sets import final_of, make
@@ -84,7 +85,8 @@ def test_killed_during_the_first_episode(tmp_path, monkeypatch, survived):
 CHILD = """
 import sys
 import numpy as np
-from noisepilot.datasets import EpisodeWriter, zarr_layout
+from noisepilot.datasets import zarr_layout
+from noisepilot.datasets.writer import EpisodeWriter
 zarr_layout.CHUNK_BYTES = 4096
 with EpisodeWriter(sys.argv[1], {"env": "x"}) as writer:
     while len(writer) < 100:

@@ -7,8 +7,9 @@ import sys
 import pytest
 from noisepilot.deploy.runtime import Policy
 from noisepilot.errors import UserError
-from noisepilot.experiments.deploy_verbs import export, latency_line, policy_folder, run
+from noisepilot.experiments.deploy_verbs import export, latency_line, run
 from noisepilot.policies import save_policy
+from noisepilot.policies.storage import find_policy
 from noisepilot.spec import ArraySpec
 
 from .toys import make_policy
@@ -41,7 +42,7 @@ def exported(folder):
 
 
 def test_export_of_a_run_takes_its_newest_checkpoint(folder, exported):
-    assert policy_folder(folder) == folder / "checkpoints" / "000000010" / "policy"
+    assert find_policy(folder) == folder / "checkpoints" / "000000010" / "policy"
     provenance = Policy.load(exported).metadata["provenance"]
     assert (provenance["data_hash"], provenance["parent"]["git"]) == ("abc", "def")
     assert provenance["parent"]["provenance"] == {"method": "bc"}
@@ -51,7 +52,7 @@ def test_export_of_a_run_takes_its_newest_checkpoint(folder, exported):
 
 def test_export_with_recorded_observations(folder, tmp_path, capsys):
     import numpy as np
-    from noisepilot.datasets import EpisodeWriter
+    from noisepilot.datasets.writer import EpisodeWriter
 
     rng = np.random.default_rng(0)
     with EpisodeWriter(tmp_path / "data", {"env": ENV, "fps": 25.0}) as writer:
@@ -63,7 +64,7 @@ def test_export_with_recorded_observations(folder, tmp_path, capsys):
                 }
             )
     out = tmp_path / "policy.npz"
-    assert export([str(policy_folder(folder)), "--out", str(out), "--data", str(tmp_path / "data")]) == 0
+    assert export([str(find_policy(folder)), "--out", str(out), "--data", str(tmp_path / "data")]) == 0
     assert "15 observations (recorded)" in capsys.readouterr().out
     assert Policy.load(out).metadata["provenance"]["parity_data_hash"]
 

@@ -51,14 +51,15 @@ def agree(a: torch.Tensor, b: torch.Tensor) -> None:
     assert ((a - b).abs().max() / b.abs().max().clamp(min=1)).item() < TOLERANCE[a.dtype]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("predicts", ["eps", "data"])
-@pytest.mark.parametrize("clip", [1.0, 0.5, None])
+# Unbounded data made from eps divide by alpha = 1e-3 at the noisiest level: there float32 agrees with nothing.
+BOUNDS = [(p, c, d) for p in ("eps", "data") for c in (1.0, 0.5, None) for d in TOLERANCE]
+BOUNDS.remove(("eps", None, torch.float32))
+
+
+@pytest.mark.parametrize(("predicts", "clip", "dtype"), BOUNDS)
 @pytest.mark.parametrize(("levels", "steps"), [(1, 1), (20, 20), (20, 5), (50, 7), (100, 100)])
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-def test_ddim(dtype, predicts, clip, levels, steps, eta):
-    if clip is None and predicts == "eps" and dtype == torch.float32:
-        pytest.skip("unbounded data of 1 / alpha = 1e3 at the noisiest level: float32 agrees with nothing")
+def test_ddim(predicts, clip, dtype, levels, steps, eta):
     path, noise = CosinePath(levels), draws(steps, dtype)
     other = scheduler(DDIMScheduler, path, clip, predicts, dtype)
     other.set_timesteps(steps)
@@ -79,7 +80,11 @@ def test_ddpm(dtype, predicts, clip, levels, steps):
     other.set_timesteps(steps)
     g, net = generator(3), network(dtype)
     x = draws(0, dtype)[:, 0]
-    noise = [x, *(torch.randn(SHAPE, generator=g, dtype=dtype) for _ in range(steps - 1)), torch.zeros(SHAPE, dtype=dtype)]
+    noise = [
+        x,
+        *(torch.randn(SHAPE, generator=g, dtype=dtype) for _ in range(steps - 1)),
+        torch.zeros(SHAPE, dtype=dtype),
+    ]
     g = generator(3)  # it draws the same noise itself
     for t in other.timesteps.tolist():
         x = other.step(net(t, x), t, x, generator=g).prev_sample

@@ -39,7 +39,9 @@ def tiny(
     sizes = obs or {"state": 3}
     policy = Policy(config, config.spec({k: ArraySpec((d,)) for k, d in sizes.items()}, ArraySpec((action_dim,))))
     for i, (name, dim) in enumerate({**sizes, "action": action_dim}.items()):
-        center, half = (0.1 * i + np.arange(dim) / 7, 1.5 + np.arange(dim) / 3) if scale else (np.zeros(dim), np.ones(dim))
+        center, half = (
+            (0.1 * i + np.arange(dim) / 7, 1.5 + np.arange(dim) / 3) if scale else (np.zeros(dim), np.ones(dim))
+        )
         policy.normalizer.set(name, center, half)
     return policy.to(dtype)
 

@@ -1,0 +1,103 @@
+"""What the machine can do: arithmetic, reading memory, simulating. Measured in the same run as the code.
+
+A limit in seconds is the larger one of operations / rate and bytes / bandwidth. Both forget everything but matrix
+products and weights, so no code reaches a fraction of 1 on them.
+"""
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..envs.threads import cores
+from .race import Effort, Variant, race
+
+BYTES = 4
+"""of a float32"""
+
+
+@dataclass
+class Limits:
+    """Rates of this machine, each measured when it is first asked for."""
+
+    effort: Effort
+    fast_matmul: bool
+    """whether the fast kernels are accurate here and may be used"""
+    known: dict[tuple, float] = field(default_factory=dict)
+
+    def gemm(self, threads: int) -> float:
+        """Operations per second of large float32 matrix products, by the better of the allowed kernels."""
+        return self._once(("gemm", threads), lambda: _gemm_rate(threads, self.fast_matmul, self.effort))
+
+    def bandwidth(self, size: int) -> float:
+        """Bytes per second that one thread reads from a block of `size` bytes, again and again."""
+        return self._once(("bandwidth", size), lambda: _bandwidth(size, self.effort))
+
+    def physics(self, xml: str, frame_skip: int) -> float:
+        """Actions per second of bare `mj_step` loops on all cores."""
+        return self._once((xml, frame_skip), lambda: _physics_rate(xml, frame_skip, self.effort))
+
+    def seconds(self, operations: float, weight_bytes: float, reads: int, threads: int) -> float:
+        """The least time for `operations` that read `weight_bytes` of weights `reads` times."""
+        reading = reads * weight_bytes / self.bandwidth(int(weight_bytes))
+        return max(operations / self.gemm(threads), reading)
+
+    def _once(self, key: tuple, measure: Callable[[], float]) -> float:
+        if key not in self.known:
+            self.known[key] = measure()
+        return self.known[key]
+
+
+def _gemm_rate(threads: int, fast_matmul: bool, effort: Effort, size: int = 768) -> float:
+    a, b, c = (torch.ones(size, size) for _ in range(3))
+
+    def product() -> torch.Tensor:
+        return torch.mm(a, b, out=c)
+
+    kernels = {f"fast={fast}": Variant(product, fast, threads) for fast in {False, fast_matmul}}
+    return 2 * size**3 / min(race(kernels, effort).values())
+
+
+def _bandwidth(size: int, effort: Effort) -> float:
+    # A sum and a product with a vector both do little beside reading; the better one counts.
+    rows = torch.ones(max(1, size // BYTES // 512), 512)
+    vector = torch.ones(512)
+    readers = {"sum": Variant(rows.sum, threads=1), "mv": Variant(lambda: torch.mv(rows, vector), threads=1)}
+    return rows.numel() * BYTES / min(race(readers, effort).values())
+
+
+def _physics_rate(xml: str, frame_skip: int, effort: Effort) -> float:
+    import mujoco
+
+    from ..envs.physics import load_model
+
+    model = load_model(xml, xml)
+    slots = [mujoco.MjData(model) for _ in range(effort.envs)]
+    low, high = model.actuator_ctrlrange.T
+    rng = np.random.default_rng(0)
+    workers, actions = cores(), 8
+
+    def loop(worker: int, control: np.ndarray) -> None:
+        for i in range(worker, len(slots), workers):
+            for action in control[i]:
+                slots[i].ctrl[:] = action
+                mujoco.mj_step(model, slots[i], nstep=frame_skip)
+
+    def step_all() -> None:
+        control = rng.uniform(low, high, (len(slots), actions, model.nu))
+        list(pool.map(loop, range(workers), [control] * workers))
+
+    with ThreadPoolExecutor(workers) as pool:
+        seconds = race({"raw": Variant(step_all)}, effort)["raw"]
+    return effort.envs * actions / seconds
+
+
+def default_threads() -> int:
+    """Threads that torch takes by itself."""
+    return torch.get_num_threads()

@@ -1,0 +1,98 @@
+"""From observation to action chunk, noise included: `sampler/batch<B>/K<steps>/<variant>`, `rollout/batch40`.
+
+Batch 1 is a robot's case and runs on one thread; larger batches take torch's own number of threads, ONNX Runtime
+always one. limit = max(2 B K W / GEMM rate, 4 W K / bandwidth), W weights of a folded step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+
+from ..algos.dppo import DPPO
+from ..deploy.arrays import chain_arrays, chain_facts, pack
+from ..deploy.export import describe
+from ..deploy.graph import add_metadata, build_graph
+from ..deploy.runtime.policy import Policy as ExportedPolicy
+from ..policies import Policy
+from .limits import Limits, default_threads
+from .peers import DiffusersLoop
+from .race import Effort, Row, Variant, race, ratios
+from .toys import chain_cost, make_policy, observations
+
+
+def sampler(batch: int, steps: int, limits: Limits, effort: Effort) -> Iterator[Row]:
+    """All variants of one batch size and number of steps."""
+    policy, threads = make_policy(steps), 1 if batch == 1 else default_threads()
+    ours = _ours(policy, batch, threads, limits.fast_matmul, effort)
+    peers = _peers(policy, batch, threads, limits.fast_matmul)
+    seconds = race({**ours, **peers}, effort)
+    for name, variant in ours.items():
+        least = limits.seconds(*chain_cost(policy, batch), variant.threads or threads)
+        yield _row(f"sampler/batch{batch}/K{steps}/{name}", seconds[name], least, ratios(seconds, name, peers))
+    for name in peers:
+        least = limits.seconds(*chain_cost(policy, batch), threads)
+        yield _row(f"sampler/batch{batch}/K{steps}/{name}", seconds[name], least)
+
+
+def rollout(limits: Limits, effort: Effort, batch: int = 40) -> Iterator[Row]:
+    """What fine-tuning does at every decision: exploring chunks with their chains and log-probs."""
+    algo, policy, obs = DPPO(), make_policy(20), observations(batch)
+    state, generator = algo.init(policy), torch.Generator().manual_seed(0)
+    threads, fast = default_threads(), limits.fast_matmul
+    ours = {"dppo": Variant(lambda: algo.act(state, obs, generator), fast)}
+    peers = _peers(policy, batch, threads, fast)
+    seconds = race({**ours, **peers}, effort)
+    least = limits.seconds(*chain_cost(policy, batch), threads)
+    yield _row(f"rollout/batch{batch}/K20", seconds["dppo"], least, ratios(seconds, "dppo", peers))
+
+
+def _ours(policy: Policy, batch: int, threads: int, fast: bool, effort: Effort) -> dict[str, Variant]:
+    obs, generator = observations(batch), torch.Generator().manual_seed(0)
+    variants = {"eager": Variant(partial(policy.act, obs, generator=generator), fast and batch > 1, threads)}
+    if effort.compiled:
+        variants["compiled"] = Variant(_compiled(policy, batch, generator), fast and batch > 1, threads)
+    exported = {"onnxruntime": _as_onnx} if batch <= 40 else {}
+    exported |= {"numpy": _as_numpy} if batch == 1 else {}
+    arrays = {name: value.numpy() for name, value in obs.items()}
+    for name, export in exported.items():
+        call = partial(export(policy).act, arrays, generator=np.random.default_rng(0))
+        variants[name] = Variant(call, threads=1)
+    return variants
+
+
+def _peers(policy: Policy, batch: int, threads: int, fast: bool) -> dict[str, Variant]:
+    loop, state = DiffusersLoop(policy), observations(batch)["state"].flatten(1)
+    peers = {"diffusers": Variant(lambda: loop(state), threads=threads)}
+    if fast and batch > 1:
+        peers["diffusers+fast-kernels"] = Variant(lambda: loop(state), True, threads)
+    return peers
+
+
+def _compiled(policy: Policy, batch: int, generator: torch.Generator) -> partial:
+    forward, obs = torch.compile(policy.forward), observations(batch)
+
+    @torch.no_grad()
+    def act() -> torch.Tensor:
+        return forward(policy.encode(obs).features, policy.noise(batch, generator))
+
+    return partial(act)
+
+
+def _as_onnx(policy: Policy) -> ExportedPolicy:
+    model = build_graph(policy)
+    add_metadata(model, json.dumps(describe(policy)))
+    return ExportedPolicy.from_bytes(model.SerializeToString())
+
+
+def _as_numpy(policy: Policy) -> ExportedPolicy:
+    metadata = describe(policy) | {"chain": chain_facts(policy)}
+    return ExportedPolicy.from_bytes(pack(chain_arrays(policy), json.dumps(metadata)))
+
+
+def _row(name: str, seconds: float, least: float, faster: dict[str, float] | None = None) -> Row:
+    return Row(name, 1e3 * seconds, "ms", least / seconds, faster)

@@ -1,0 +1,106 @@
+"""All cases by name. A name chooses every case, or row, that it begins."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from ..envs.threads import cores
+from ..errors import UserError, unknown
+from ..policies.matmul import use_fast_matmul
+from .limits import Limits, default_threads
+from .race import Effort, Row, settings
+from .sampling import rollout, sampler
+from .stepping import TASKS, stepping
+from .training import behaviour_cloning, dppo_iteration
+
+Case = Callable[[Limits, Effort], Iterator[Row]]
+CASES: dict[str, Case] = {
+    **{
+        f"sampler/batch{batch}/K{steps}": partial(sampler, batch, steps)
+        for batch in (1, 40, 1000)
+        for steps in (20, 10, 5, 1)
+    },
+    "rollout/batch40": rollout,
+    **{f"env/{env}": partial(stepping, env) for env in TASKS},
+    "bc/batch128": behaviour_cloning,
+    "dppo": dppo_iteration,
+}
+
+
+def choose(names: Sequence[str]) -> list[str]:
+    """The cases that hold rows beginning with one of the names; all without names.
+
+    Raises:
+        UserError: for a name that fits no case.
+    """
+    for name in names:
+        if not any(_touches(name, case) for case in CASES):
+            raise unknown("benchmark", name, CASES)
+    return [case for case in CASES if not names or any(_touches(name, case) for name in names)]
+
+
+def run(names: Sequence[str], effort: Effort) -> Iterator[Row]:
+    """Measure the chosen cases, row by row.
+
+    Raises:
+        UserError: for a name that no row begins with, or a missing package.
+    """
+    chosen = choose(names)
+    with settings(False, None):
+        fast = use_fast_matmul()
+    limits, unused = Limits(effort, fast), set(names)
+    for case in chosen:
+        for row in CASES[case](limits, effort):
+            wanted = {name for name in names if row.name.startswith(name)}
+            unused -= wanted
+            if wanted or not names:
+                yield row
+    if unused:
+        raise UserError(f"no row begins with '{min(unused)}': leave the last part of the name out to see all")
+    yield from _limit_rows(limits)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers belong to."""
+    return {
+        "processor": _processor(),
+        "cores": cores(),
+        "torch_threads": default_threads(),
+        "load": round(os.getloadavg()[0], 2) if "getloadavg" in dir(os) else None,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy", "mujoco", "gymnasium")},
+    }
+
+
+def as_dict(row: Row) -> dict[str, Any]:
+    """A row as JSON values."""
+    return {**asdict(row), "ratios": dict(row.ratios or {})}
+
+
+def _limit_rows(limits: Limits) -> Iterator[Row]:
+    for (kind, what), rate in limits.known.items():
+        if kind == "gemm":
+            yield Row(f"limit/gemm/threads{what}", rate / 1e9, "GFLOP/s")
+        elif kind == "bandwidth":
+            yield Row(f"limit/read/{what / 1e6:.1f}MB", rate / 1e9, "GB/s")
+        else:
+            yield Row(f"limit/mj_step/{kind.removesuffix('.xml')}", rate, "steps/s")
+
+
+def _touches(name: str, case: str) -> bool:
+    return case.startswith(name) or name.startswith(case + "/")
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            found = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        found = []
+    return found[0] if found else platform.processor() or platform.machine()

@@ -1,0 +1,124 @@
+"""Training: `bc/batch128/threads<n>` in samples/s, and one DPPO iteration split into its parts.
+
+One tenth of the official iteration: 40 environments x 50 decisions, minibatches of 5000 pairs, 5 epochs; Hopper that
+never falls out, so that every step is real. W weights of the network, C of the critic; B batch, K steps,
+D decisions over all environments, S trained denoising steps, E epochs.
+
+    BC          6 B W / GEMM rate + 28 W / bandwidth     (forward, twice that backward; AdamW reads 4 arrays, writes 3)
+    environment steps / bare mj_step rate
+    sampling    2 D K W / GEMM rate
+    scoring     4 D C / GEMM rate                        (values before and after every chunk)
+    update      6 (E D S W + E m C) / GEMM rate          (m: distinct decisions in all minibatches of an epoch)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..algos.bc import BC
+from ..algos.dppo import DPPO
+from ..algos.rollout import Rollout
+from ..algos.state import ActorCriticState
+from ..envs import make
+from ..experiments.rollout import Collector
+from .limits import BYTES, Limits, default_threads
+from .peers import PlainTraining
+from .race import Effort, Row, Variant, race, ratios, settings
+from .stepping import FOREVER, TASKS, physics_rate
+from .toys import ACTION, OBS, chain_weights, make_policy, weights
+
+BATCH = 128
+TASK = "Hopper-v5"
+PARTS = ("env", "sampling", "scoring", "update")
+
+
+def behaviour_cloning(limits: Limits, effort: Effort) -> Iterator[Row]:
+    """Gradient steps on a resident batch, on one thread and on all."""
+    policy, algo, generator = make_policy(20), BC(), torch.Generator().manual_seed(0)
+    state = algo.init(policy)
+    obs, action = torch.randn(10_000, 1, OBS), torch.randn(10_000, policy.spec.horizon, ACTION)
+    plain = PlainTraining(policy, obs.flatten(1), action, BATCH)
+
+    def step() -> None:
+        rows = torch.randint(len(obs), (BATCH,), generator=generator)
+        algo.update(state, {"state": obs[rows]}, action[rows], generator)
+
+    count = weights(policy.network)
+    for threads in sorted({1, default_threads()}):
+        peers = {"plain-loop": Variant(plain.step, threads=threads)}
+        if limits.fast_matmul:
+            peers["plain-loop+fast-kernels"] = Variant(plain.step, True, threads)
+        seconds = race({"ours": Variant(step, limits.fast_matmul, threads), **peers}, effort)
+        optimiser = 7 * BYTES * count / limits.bandwidth(4 * BYTES * count)
+        least = 6 * BATCH * count / limits.gemm(threads) + optimiser
+        rate, faster = BATCH / seconds["ours"], ratios(seconds, "ours", peers)
+        yield Row(f"bc/batch{BATCH}/threads{threads}", rate, "samples/s", least / seconds["ours"], faster)
+
+
+def dppo_iteration(limits: Limits, effort: Effort) -> Iterator[Row]:
+    """Seconds of each part of an iteration, the least of several iterations, and of their sum."""
+    algo = DPPO(minibatch=5_000 * effort.envs * effort.decisions // 2_000)
+    iteration = _Iteration(algo, effort)
+    with settings(limits.fast_matmul, None):
+        runs = [iteration.run() for _ in range(max(2, effort.rounds // 3))]
+    iteration.close()
+    seconds = {part: min(run[part] for run in runs) for part in PARTS}
+    least = _least(algo, iteration.state, limits, effort)
+    for part in PARTS:
+        yield Row(f"dppo/{part}", seconds[part], "s", least[part] / seconds[part])
+    total = sum(seconds.values())
+    yield Row("dppo/iteration", total, "s", sum(least.values()) / total)
+
+
+def _least(algo: DPPO, state: ActorCriticState, limits: Limits, effort: Effort) -> dict[str, float]:
+    decisions, rate = effort.envs * effort.decisions, limits.gemm(default_threads())
+    actor, critic = weights(state.policy.network), weights(state.critic)
+    trained, spec = algo.finetune_steps, state.policy.spec
+    minibatches = max(1, decisions * trained // algo.minibatch)
+    # Each of a decision's pairs is in a given minibatch with probability 1 / minibatches.
+    distinct = minibatches * decisions * (1 - (1 - 1 / minibatches) ** trained)
+    return {
+        "env": decisions * spec.n_action_steps / physics_rate(limits, TASK),
+        "sampling": 2 * decisions * state.policy.config.sampler.steps * chain_weights(state.policy) / rate,
+        "scoring": 4 * decisions * critic / rate,
+        "update": 6 * algo.epochs * (decisions * trained * actor + distinct * critic) / rate,
+    }
+
+
+@dataclass
+class _Iteration:
+    algo: DPPO
+    effort: Effort
+
+    def __post_init__(self) -> None:
+        base = make_policy(20)
+        self.env = make(TASK, self.effort.envs, max_episode_steps=FOREVER, **TASKS[TASK][2])
+        self.state = self.algo.init(base)
+        self.generator = torch.Generator().manual_seed(0)
+        self.collector = Collector(self.env, 1, self.effort.decisions, seed=0)
+
+    def run(self) -> dict[str, float]:
+        rollout, _, seconds = self.collector.collect(lambda obs: self.algo.act(self.state, obs, self.generator))
+        scoring = _timed(lambda: self.algo.prepare(self.state, rollout))
+        return {
+            "env": seconds["time/env_s"],
+            "sampling": seconds["time/sampling_s"],
+            "scoring": scoring,
+            "update": _timed(lambda: self._update(rollout)) - scoring,
+        }
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _update(self, rollout: Rollout) -> None:
+        self.algo.update(self.state, rollout, self.generator)
+
+
+def _timed(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started

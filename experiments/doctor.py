@@ -1,0 +1,237 @@
+"""The verb `doctor`: what works on this machine, and the fix for what does not.
+
+Every check answers with one line of fact; a check that fails says which command repairs it. Exit code 1 only if
+something in the core is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from .cli import parse
+
+State = Literal["ok", "missing", "broken"]
+MUJOCO_FROM, MUJOCO_BELOW = (3, 3), (3, 9)
+"""versions of MuJoCo whose trajectories are tested"""
+EXTRAS = {
+    "h5py": ("hdf5", "reading D4RL files"),
+    "gymnasium_robotics": ("robotics", "Fetch, Adroit, Kitchen"),
+    "onnx": ("export", "writing .onnx files"),
+    "onnxscript": ("export", "writing .onnx files"),
+    "onnxruntime": ("export", "running .onnx files"),
+    "imageio": ("video", "writing videos"),
+    "tensorboard": ("tensorboard", "TensorBoard logs"),
+    "wandb": ("wandb", "Weights & Biases logs"),
+    "diffusers": ("bench", "peers of `noisepilot bench`"),
+}
+"""module -> extra of noisepilot that brings it, what it is for"""
+RENDER_SECONDS = 60
+FRAME = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 32, 32) as renderer:
+    renderer.update_scene(data)
+    print(renderer.render().max() > 0)
+"""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what works on this machine, and the fix for what does not."""
+
+    json: bool = False
+    """print JSON"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check."""
+
+    name: str
+    state: State
+    fact: str
+    fix: str = ""
+    """the command that repairs it"""
+    core: bool = True
+    """nothing works without it"""
+
+
+def doctor(argv: Sequence[str]) -> int:
+    """`noisepilot doctor [--json]`: print the findings; 1 if something in the core is broken."""
+    options = parse(Doctor, argv, "noisepilot doctor")
+    findings = examine()
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        from .table import show
+
+        show(("name", "state", "fact", "fix"), [(f.name, f.state, f.fact, f.fix) for f in findings])
+    return int(any(f.core and f.state != "ok" for f in findings))
+
+
+def examine() -> list[Finding]:
+    """Run all checks; one that fails unexpectedly is reported as broken, and the others go on."""
+    checks: dict[str, Callable[[], Finding]] = {
+        "python": python,
+        "cores": cores,
+        "torch": torch,
+        "cuda": cuda,
+        "fast-matmul": fast_matmul,
+        "mujoco": mujoco,
+        "gymnasium": gymnasium,
+        "write": writable,
+        **{module: lambda module=module: extra(module) for module in EXTRAS},
+        "gl-egl": lambda: renders("egl"),
+        "gl-osmesa": lambda: renders("osmesa"),
+    }
+    return [_guarded(name, check) for name, check in checks.items()]
+
+
+def python() -> Finding:
+    """3.11 or newer."""
+    state: State = "ok" if sys.version_info >= (3, 11) else "broken"
+    fact = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding("python", state, fact, "" if state == "ok" else "install Python 3.11 or newer")
+
+
+def cores() -> Finding:
+    """Processor cores this process may use."""
+    from ..envs.threads import cores as usable
+
+    return Finding("cores", "ok", f"{usable()} usable of {os.cpu_count()}")
+
+
+def torch() -> Finding:
+    """PyTorch computes."""
+    import torch
+
+    works = float(torch.ones(2, 2).mm(torch.ones(2, 2)).sum()) == 8
+    fact = f"{torch.__version__}, {torch.get_num_threads()} threads"
+    return Finding("torch", "ok" if works else "broken", fact, "" if works else _install("torch>=2.8"))
+
+
+def cuda() -> Finding:
+    """PyTorch sees a GPU; none is fine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("cuda", "ok", torch.cuda.get_device_name(0), core=False)
+    if shutil.which("nvidia-smi") is None:
+        return Finding("cuda", "missing", "no NVIDIA driver on this machine", core=False)
+    fix = "nvidia-smi" if torch.version.cuda else "pip install --force-reinstall torch"
+    return Finding("cuda", "missing", f"torch {torch.__version__} sees no GPU", fix, core=False)
+
+
+def fast_matmul() -> Finding:
+    """What the probe before a training would decide."""
+    import torch
+
+    from ..policies.matmul import use_fast_matmul
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        fast = use_fast_matmul()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    words = "used: faster and as accurate" if fast else "not used: the default kernels are as good"
+    return Finding("fast-matmul", "ok", f"second float32 kernel {words}", core=False)
+
+
+def mujoco() -> Finding:
+    """A version whose trajectories are tested, and it steps."""
+    import mujoco
+
+    low, high = (".".join(map(str, v)) for v in (MUJOCO_FROM, MUJOCO_BELOW))
+    found = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
+    if not MUJOCO_FROM <= found < MUJOCO_BELOW:
+        fact = f"{mujoco.__version__}, outside {low} to {high}"
+        return Finding("mujoco", "broken", fact, _install(f"mujoco>={low},<{high}"))
+    model = mujoco.MjModel.from_xml_string("<mujoco/>")
+    mujoco.mj_step(model, mujoco.MjData(model))
+    return Finding("mujoco", "ok", mujoco.__version__)
+
+
+def gymnasium() -> Finding:
+    """Native environments find Gymnasium's models."""
+    from ..envs import make_core
+
+    core = make_core("Hopper-v5")
+    core.reset([0])
+    core.close()
+    return Finding("gymnasium", "ok", f"{version('gymnasium')}, Hopper-v5 runs natively")
+
+
+def writable() -> Finding:
+    """Runs can be written to the working directory."""
+    try:
+        tempfile.TemporaryFile(dir=".").close()
+    except OSError as error:
+        return Finding("write", "broken", f"cannot write here: {error.strerror}", "cd to a folder of yours")
+    free = _free_gigabytes()
+    return Finding("write", "ok", f"working directory, {free:.0f} GB free")
+
+
+def extra(module: str) -> Finding:
+    """An optional package."""
+    name, purpose = EXTRAS[module]
+    fix = _install(f"noisepilot[{name}]")
+    try:
+        found = version(module.replace("_", "-"))
+    except PackageNotFoundError:
+        return Finding(module, "missing", f"for {purpose}", fix, core=False)
+    try:
+        import_module(module)
+    except Exception as error:  # a package may fail to load in any way
+        return Finding(module, "broken", f"{found} does not load: {_line(error)}", fix, core=False)
+    return Finding(module, "ok", f"{found}, {purpose}", core=False)
+
+
+def renders(backend: str, seconds: float = RENDER_SECONDS) -> Finding:
+    """Draw one frame in a process of its own: a GL library that fails may take its process along."""
+    name = f"gl-{backend}"
+    package = {"egl": "libegl1", "osmesa": "libosmesa6"}[backend]
+    fix = f"apt-get install {package}" if sys.platform == "linux" else "not needed: leave MUJOCO_GL unset"
+    environ = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
+    try:
+        run = subprocess.run(
+            [sys.executable, "-c", FRAME], env=environ, capture_output=True, text=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(name, "broken", f"no frame within {seconds:.0f} s", fix, core=False)
+    if run.returncode == 0 and run.stdout.strip() == "True":
+        return Finding(name, "ok", f"draws; use it with MUJOCO_GL={backend}", core=False)
+    lines = [line for line in run.stderr.splitlines() if line.strip()]
+    reason = next((line for line in reversed(lines) if "Error" in line), "the picture is black")
+    return Finding(name, "missing", f"cannot draw: {reason[:120]}", fix, core=False)
+
+
+def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:  # whatever it is, it is the finding
+        return Finding(name, "broken", _line(error), _install("--force-reinstall noisepilot"))
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+
+
+def _install(what: str) -> str:
+    return f"pip install {what}" if what.startswith("-") else f"pip install '{what}'"
+
+
+def _free_gigabytes() -> float:
+    return shutil.disk_usage(".").free / 1e9

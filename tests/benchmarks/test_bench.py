@@ -1,0 +1,99 @@
+"""Benchmarks run and report rows of one schema; no test looks at a time."""
+
+import json
+import math
+
+import pytest
+import torch
+from noisepilot.benchmarks import suite
+from noisepilot.benchmarks.limits import Limits
+from noisepilot.benchmarks.peers import DiffusersLoop
+from noisepilot.benchmarks.race import QUICK, Effort, Variant, race, settings
+from noisepilot.benchmarks.toys import chain_cost, chain_weights, make_policy, observations
+from noisepilot.errors import UserError
+from noisepilot.experiments.bench_verbs import bench
+
+TINY = Effort(rounds=1, burst=1, envs=2, decisions=2)
+
+
+def check(rows):
+    for row in rows:
+        assert set(row) == {"name", "value", "unit", "fraction_of_limit", "ratios"}
+        assert row["value"] > 0
+        assert row["fraction_of_limit"] is None or row["fraction_of_limit"] > 0
+        assert all(x > 0 for x in row["ratios"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sampler/batch1/K5", {"eager", "onnxruntime", "numpy", "diffusers"}),
+        ("sampler/batch40/K1", {"eager", "onnxruntime", "diffusers"}),
+        ("env/Ant-v5", {"native", "gymnasium-sync", "gymnasium-async"}),
+        ("rollout", {"K20"}),
+        ("bc", {"threads1"}),
+        ("dppo", {"env", "sampling", "scoring", "update", "iteration"}),
+    ],
+)
+def test_rows(name, expected):
+    rows = [suite.as_dict(row) for row in suite.run([name], TINY)]
+    check(rows)
+    assert expected <= {row["name"].rpartition("/")[2] for row in rows}
+
+
+def test_verb(capsys):
+    assert bench(["sampler/batch1/K1/eager", "--quick", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    check(found["rows"])
+    names = [row["name"] for row in found["rows"]]
+    assert names[0] == "sampler/batch1/K1/eager"
+    assert all(name.startswith("limit/") for name in names[1:])
+    assert {"processor", "cores", "torch", "load"} <= found["machine"].keys()
+    assert bench(["sampler/batch1/K1/eager", "--quick"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split("\t")[0] == "name"
+
+
+def test_unknown_names():
+    with pytest.raises(UserError, match="did you mean"):
+        suite.choose(["sampler/batch2"])
+    with pytest.raises(UserError, match="no row begins"):
+        list(suite.run(["rollout/batch40/nothing"], TINY))
+
+
+def test_choice():
+    assert suite.choose([]) == list(suite.CASES)
+    assert suite.choose(["env/Ant-v5/native"]) == ["env/Ant-v5"]
+    assert suite.choose(["sampler/batch1/K10"]) == ["sampler/batch1/K10"]
+
+
+@pytest.mark.parametrize("steps", [1, 5, 10])
+def test_the_peer_computes_the_same(steps):
+    policy = make_policy(steps)
+    obs, noise = observations(6), policy.noise(6, torch.Generator().manual_seed(3))
+    theirs = DiffusersLoop(policy)(obs["state"].flatten(1), noise[:, 0])
+    assert (policy.act(obs, noise) - theirs).abs().max() < 1e-4
+
+
+def test_cost_counts_the_folded_network():
+    policy = make_policy(20)
+    per_step = 12 * 512 + 2 * 512 * 512 + 512 * 12
+    assert chain_weights(policy) == per_step
+    assert chain_cost(policy, 40) == (2 * 40 * 20 * per_step, 4 * per_step, 20)
+
+
+def test_race_restores_settings():
+    threads, seen = torch.get_num_threads(), []
+    run = Variant(lambda: seen.append(torch.get_float32_matmul_precision()), fast_matmul=True, threads=1)
+    best = race({"a": run}, TINY)
+    assert set(seen) == {"medium"}
+    assert math.isfinite(best["a"])
+    with settings(False, 1):
+        pass
+    assert torch.get_num_threads() == threads
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_limits_are_measured_once():
+    limits = Limits(QUICK, fast_matmul=False)
+    assert limits.gemm(1) == limits.gemm(1)
+    assert limits.seconds(1e9, 0.0 + 4096, 1, 1) >= 1e9 / limits.gemm(1)

@@ -1,0 +1,239 @@
+"""What a user gives wrongly is answered by one line that names it and the fix, and leaves nothing behind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from noisepilot.deploy.runtime import Policy, PolicyError
+from noisepilot.experiments.cli import main
+from noisepilot.policies.storage import find_policy
+
+from .runs import DPPO, FINETUNE, PRETRAIN, pretrained, write_data
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with `hopper.npz`, the run `base`, the exported `policy.onnx`."""
+    folder = tmp_path_factory.mktemp("made")
+    pretrained(folder)
+    assert main(["export", str(folder / "base"), "--out", str(folder / "policy.onnx")]) == 0
+    return folder
+
+
+@pytest.fixture
+def refused(made, tmp_path, monkeypatch, capsys):
+    """A function that runs a command beside `made`'s files and returns its one line of error."""
+    here = tmp_path / "here"
+    shutil.copytree(made, here)
+    monkeypatch.chdir(here)
+
+    def run(*argv: str) -> str:
+        before = contents()
+        capsys.readouterr()
+        assert main(list(argv)) == 2
+        assert contents() == before
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Skipping")]
+        assert line.startswith("error: ")
+        return line
+
+    return run
+
+
+def contents():
+    return {p: p.read_bytes() for p in Path().rglob("*") if p.is_file()}
+
+
+def rows(key, value):
+    def change(arrays):
+        arrays[key][7, 2] = value
+
+    return change
+
+
+def cut(key, index):
+    def change(arrays):
+        arrays[key] = arrays[key][index]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"change": rows("states", np.nan)}, "'observation.state' holds a NaN or infinite value (first in row 7)"),
+        ({"change": rows("actions", np.inf)}, "'action' holds a NaN or infinite value (first in row 7)"),
+        ({"change": cut("actions", slice(3, None))}, "'actions' has 117 rows but the episodes sum up to 120"),
+        ({"change": cut("states", slice(3, None))}, "'observation.state' has (117, 11) but must have 120 rows"),
+        ({"change": cut("actions", (slice(None), 0))}, "must be (steps, action dimension)"),
+        ({"lengths": (12, 0, 12)}, "episode 1 has no steps"),
+        ({"lengths": (1,) * 20}, "no episode is as long as horizon 4 (longest: 1)"),
+        ({"lengths": (40,)}, "one episode and cannot be split"),
+        ({"lengths": ()}, "needs at least one episode"),
+        ({"limit": 50.0}, "action: 100 % of steps exceed the limits, in dimensions 0, 1, 2: clip or rescale them"),
+        ({"obs": 17}, "shape (17,), but Hopper-v5 has (11,)"),
+        ({"action": 2}, "shape (2,), but Hopper-v5 has (3,)"),
+    ],
+)
+def test_datasets(refused, options, words):
+    write_data("bad.npz", **options)
+    assert words in refused("pretrain", "hopper", "--data", "bad.npz", "--out", "run", *PRETRAIN)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("bad.npz", b"PK\x03\x04 and no more", "bad.npz is not a readable .npz"),
+        ("bad.h5", b"\x89HDF\r\n\x1a\n and no more", "bad.h5 is not a readable HDF5 file"),
+        ("bad.npz", b"words", "bad.npz is not a dataset"),
+        ("bad.zarr/zarr.json", b"{", "bad.zarr cannot be read as a dataset"),
+    ],
+)
+def test_damaged_datasets(refused, name, content, words):
+    if name.endswith("h5"):
+        pytest.importorskip("h5py")
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_bytes(content)
+    data = name.partition("/")[0]
+    assert words in refused("pretrain", "hopper", "--data", data, "--out", "run", *PRETRAIN)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.safetensors", b"words", "model.safetensors is corrupt"),
+        ("model.safetensors", None, "has no model.safetensors"),
+        ("config.json", None, "is not a policy: it has no config.json"),
+        ("config.json", b"{", "config.json is not JSON"),
+        ("config.json", b"\xff\xfe", "config.json is not JSON"),
+        ("config.json", b"[]", "does not describe a policy"),
+        ("config.json", b'{"format": 1, "config": {}, "spec": {}}', "does not describe a policy"),
+        ("config.json", b'{"format": 99, "config": {}, "spec": {}}', "newer than 1: update noisepilot"),
+    ],
+)
+def test_damaged_policies(refused, name, content, words):
+    file = find_policy("base") / name
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    folder = str(file.parent)
+    assert words in refused("eval", folder, "--env", "Hopper-v5")
+    assert words in refused("finetune", "hopper", "--policy", folder, "--out", "run", *FINETUNE)
+    assert words in refused("distill", "hopper", "--policy", folder, "--out", "run")
+
+
+def test_a_policy_whose_parts_do_not_fit(refused):
+    folder = find_policy("base")
+    config = json.loads((folder / "config.json").read_text())
+    config["spec"]["horizon"] = 5
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "model.safetensors does not fit its config.json" in refused("eval", str(folder))
+
+
+def test_a_policy_without_a_normaliser(refused):
+    from safetensors.numpy import load_file, save_file
+
+    file = find_policy("base") / "model.safetensors"
+    weights = load_file(file)
+    weights["normalizer.center_state"][:] = np.nan
+    save_file(weights, file)
+    line = refused("finetune", "hopper", "--policy", "base", "--out", "run", *FINETUNE)
+    assert "the normaliser of 'state' is missing: fit it on data" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("pretran", "unknown verb 'pretran': did you mean 'pretrain'?"),
+        ("data collct", "unknown data verb 'collct': did you mean 'collect'?"),
+        ("pretrain hoper --data hopper.npz --out run", "unknown recipe 'hoper': did you mean 'hopper'?"),
+        ("finetune hopper --algo dpo --policy base --out run", "unknown algorithm 'dpo': did you mean 'dppo'?"),
+        ("finetune hopper --policy base --out run --env Hoper-v5", "did you mean 'Hopper-v5'?"),
+        ("finetune walker2d --policy base --out run TUNE", "policy (made for Hopper-v5) and environment Walker2d-v5"),
+        ("eval base --env Walker2d-v5", "policy (made for Hopper-v5) and environment Walker2d-v5"),
+        ("finetune default --policy base --out run", "needs an environment: name a recipe, or give --env"),
+        ("distill default --policy base --out run", "needs observations: name a recipe or --env, or give --data"),
+        ("pretrain hopper --out run", "--data is missing"),
+        ("pretrain hopper --data hopper.npz", "--out is missing"),
+        ("finetune hopper --out run", "--policy is missing"),
+        ("finetune hopper --policy base", "--out is missing"),
+        ("distill hopper --policy base", "--out is missing"),
+        ("pretrain hopper --data absent --out run", "no dataset at absent: check the path"),
+        ("eval absent", "absent is not a policy"),
+        ("export absent --out x.onnx", "absent is no run folder"),
+        ("report absent", "absent is no run folder"),
+        ("compare absent base", "absent does not exist"),
+        ("pretrain hopper --data hopper.npz --out base", "base exists: give another --out"),
+        ("finetune hopper --policy base --out base TUNE", "base exists: give another --out"),
+        (
+            "pretrain hopper --data hopper.npz --out run --policy.horizon 2",
+            "horizon 2 is shorter than n_action_steps",
+        ),
+        ("finetune hopper --policy base --out run --algo.finetune-steps 9", "finetune_steps 9 must lie between 1 and"),
+        ("pretrain hopper --data hopper.npz --out run --policy.predicts velocity", "has no velocity"),
+        ("pretrain hopper --data hopper.npz --out run --policy.network.hidden 16 16", "odd number of equal hidden"),
+        ("pretrain hopper --data hopper.npz --out run --held-out 1.5", "held-out fraction of 1.5"),
+        ("pretrain hopper --data hopper.npz --out run --bc.batch 0", "batch must be at least 1, got 0"),
+        ("pretrain hopper --data hopper.npz --out run --log-every 0", "log_every must be at least 1, got 0"),
+        ("pretrain hopper --data hopper.npz --out run --seed -1", "seed must be at least 0, got -1"),
+        ("finetune hopper --policy base --out run --budget.num-envs 0", "num_envs must be at least 1, got 0"),
+        ("finetune hopper --policy base --out run --algo.minibatch 1", "minibatch must be at least 2, got 1"),
+        ("finetune hopper --policy base --out run --seeds two", "--seeds two must be a number of runs"),
+        ("finetune hopper --policy base --out run --seeds", "--seeds needs a value"),
+        ("finetune hopper --policy base --out run --env-kwargs {", "'{' is not a JSON object"),
+        ("finetune hopper --policy base --out run --env-kwargs [1]", "'[1]' is not a JSON object"),
+        ('finetune hopper --policy base --out run TUNE --env-kwargs {"gravity":1}', "unknown keyword of Hopper-v5"),
+        ("run policy.onnx --env Hopper-v5 --env-kwargs {", "--env-kwargs is not JSON"),
+        ("run policy.onnx --env Hoper-v5", "did you mean 'Hopper-v5'?"),
+        ("run policy.onnx --env Walker2d-v5", "policy (made for Hopper-v5) sees {'state': (11,)}"),
+        ("run policy.onnx --env Hopper-v5 --hz 0", "the control rate is 0 Hz"),
+        ("run absent.onnx --env Hopper-v5", "cannot read absent.onnx"),
+        ("run hopper.npz --env Hopper-v5", "hopper.npz was not written by `noisepilot export`"),
+        ("export base --out policy.txt", "the path must end in .onnx or .npz"),
+        ("data collect Hopper-v5 --actor waypoint --out x", "Hopper-v5 is no PointMaze"),
+        ("eval base --episodes 0", "episodes must be at least 1, got 0"),
+    ],
+)
+def test_commands(refused, command, words):
+    argv = [part for word in command.split() for part in (DPPO if word == "TUNE" else [word])]
+    assert words in refused(*argv)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--bc.batchh", "3", "--bc.batch"),
+        ("--bc.batch", "many", "--bc.batch"),
+        ("--policy.predicts", "epsilon", "eps"),
+        ("--policy.network.activation", "rellu", "relu"),
+    ],
+)
+def test_wrong_options_are_explained(made, tmp_path, capsys, option, value, words):
+    argv = ["pretrain", "hopper", "--data", str(made / "hopper.npz"), "--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stop:
+        main([*argv, option, value])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert option in said
+    assert words in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_exported_file(refused):
+    Path("policy.onnx").write_bytes(Path("policy.onnx").read_bytes()[:1000])
+    assert "policy.onnx is not a readable ONNX file" in refused("run", "policy.onnx", "--env", "Hopper-v5")
+
+
+def test_an_exported_file_refuses_what_it_cannot_see(made):
+    policy = Policy.load(made / "policy.onnx")
+    nan = np.zeros((1, 11))
+    nan[0, 4] = np.nan
+    for obs, words in (
+        ({"state": np.zeros((1, 12))}, r"has shape \(1, 12\), expected \(1, 11\)"),
+        ({"state": nan}, r"'state' is not finite: nan at \(0, 4\)"),
+        ({}, "'state' is missing"),
+        ({"state": "words"}, "is not an array of numbers"),
+    ):
+        with pytest.raises(PolicyError, match=words):
+            policy.act(obs)

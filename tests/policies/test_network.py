@@ -1,0 +1,56 @@
+"""The denoising MLP: walking a chain with `fold` is the same network."""
+
+import pytest
+import torch
+from noisepilot.policies import MLP, CriticMLP
+
+from .toys import generator
+
+CONFIGS = [
+    MLP((8, 8, 8), time_dim=4),
+    MLP((8, 8, 8, 8, 8), (6, 5), time_dim=6, activation="mish"),
+    MLP((8, 7), residual=False, time_dim=4),
+    MLP((8,), (6,), residual=True, time_dim=4),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_fold_equals_forward(config, batch):
+    torch.manual_seed(0)
+    network = config.build(3, 4, 2).double()
+    features, x = torch.randn(batch, 3, dtype=torch.float64), torch.randn(batch, 4, 2, dtype=torch.float64)
+    condition = network.condition(features)
+    times = network.time_embedding(torch.arange(6, dtype=torch.float64))
+    step = network.fold(times, condition)
+    for k in range(6):
+        forward = network(x, times[k].expand(batch, -1), condition)
+        assert forward.shape == x.shape
+        assert (step(k, x) - forward).abs().max() < 1e-12
+
+
+def test_sizes_follow_the_configuration():
+    network = MLP((8, 8, 8), (6,), time_dim=4).build(3, 4, 2)
+    assert network.trunk[0].in_features == 4 * 2 + 4 + 6
+    assert network.trunk[-1].out_features == 8
+    assert len(network.trunk) == 3  # in, one block of two layers, out
+    assert not isinstance(network.condition, torch.nn.Identity)
+    assert isinstance(MLP().build(3, 4, 2).condition, torch.nn.Identity)
+
+
+def test_times_are_told_apart():
+    embedding = MLP(time_dim=8).build(3, 4, 2).time_embedding[0]
+    shown = embedding(torch.arange(100.0))
+    assert shown.shape == (100, 8)
+    distance = torch.cdist(shown, shown) + 9 * torch.eye(100)
+    assert distance.min() > 1e-3
+    by_hand = torch.cat([torch.tensor([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3), 1e-4])] * 2) * 7
+    by_hand = torch.cat([by_hand[:4].sin(), by_hand[4:].cos()])
+    assert (shown[7] - by_hand).abs().max() < 1e-5
+
+
+def test_critic_sees_the_observation_alone():
+    critic = CriticMLP((8, 8, 8)).build(3)
+    features = torch.randn(5, 3, generator=generator())
+    assert critic(features).shape == (5,)
+    assert (critic(features)[2] - critic(features[2:3])[0]).abs() < 1e-6
