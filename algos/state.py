@@ -56,6 +56,8 @@ class ActorCriticState:
 
     def load_extra(self, extra: dict[str, Any]) -> None:
         """Restore what `extra` returned."""
-        device = self.policy.device
-        self.scale = RewardScale(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in extra["scale"].items()})
+        scale: dict[str, Any] = dict(extra["scale"])
+        for name in ("running", "restart"):
+            scale[name] = scale[name].to(self.policy.device)
+        self.scale = RewardScale(**scale)
         self.iteration = extra["iteration"]

@@ -6,9 +6,7 @@ Shapes: B batch, H horizon, A action dim, F features of the observation, C condi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +15,7 @@ from torch.nn.functional import linear
 from ..errors import UserError, at_least
 from ..shapes import Float
 from .activation import Activation, Mish, activation
-from .packed import can_pack, pack
 from .sampler import Step
-
-Layer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,11 +50,6 @@ class ResidualBlock(nn.Module):
         """(B, width) -> (B, width)."""
         return x + self.l2(self.act(self.l1(self.act(x))))
 
-    def packed(self, rows: int) -> Layer:
-        """The same with packed weights, for that many rows."""
-        first, second = pack(self.l1, rows), pack(self.l2, rows)
-        return lambda x: second.add(self.act(first(self.act(x))), x)
-
 
 def trunk(dims: tuple[int, ...], act: Activation, residual: bool) -> nn.Sequential:
     """A perceptron from dims[0] to dims[-1]: residual blocks, or plain layers with activations between."""
@@ -72,20 +62,6 @@ def trunk(dims: tuple[int, ...], act: Activation, residual: bool) -> nn.Sequenti
     for i in range(len(dims) - 1):
         layers += [nn.Linear(dims[i], dims[i + 1]), activation(act)]
     return nn.Sequential(*layers[:-1])
-
-
-def for_chain(layers: nn.Sequential, like: Tensor) -> Layer:
-    """The layers for many calls with tensors like `like`: packed where that is allowed."""
-    if not can_pack(like):
-        return layers
-    steps = [_packed(layer, len(like)) for layer in layers]
-    return lambda x: reduce(lambda h, step: step(h), steps, x)
-
-
-def _packed(layer: nn.Module, rows: int) -> Layer:
-    if isinstance(layer, ResidualBlock):
-        return layer.packed(rows)
-    return pack(layer, rows) if isinstance(layer, nn.Linear) else layer
 
 
 class Sinusoid(nn.Module):
@@ -130,8 +106,9 @@ class DenoisingMLP(nn.Module):
 
     def fold(self, times: Float[Tensor, "K E"], condition: Float[Tensor, "B C"]) -> Step:
         """The same network for walking a chain: what time and condition add to the first layer is computed once."""
-        first, rest = self.trunk[0], for_chain(self.trunk[1:], condition)
+        first, rest = self.trunk[0], self.trunk[1:]
         assert isinstance(first, nn.Linear)
+        assert isinstance(rest, nn.Sequential)
         flat = self.chunk[0] * self.chunk[1]
         w_x, w_t, w_c = first.weight.split([flat, self.time_dim, condition.shape[1]], 1)
         from_condition = linear(condition, w_c, first.bias)

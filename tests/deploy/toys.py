@@ -31,7 +31,7 @@ def make_policy(name: str, obs=OBS, action=ACTION) -> Policy:
     """A policy with random weights and a normaliser that moves, scales and has a constant dimension."""
     torch.manual_seed(0)
     config = CONFIGS[name]
-    policy = Policy(config, config.spec(obs, action, control_hz=20.0, env="Toy"))
+    policy = Policy(config, replace(config.spec(obs, action, control_hz=20.0), env="Toy"))
     rng = np.random.default_rng(0)
     for key, spec in {**obs, "action": action}.items():
         low = rng.uniform(-2, 0, spec.shape)

@@ -58,7 +58,7 @@ def same_runs(a, b):
         if name.endswith(".safetensors"):
             assert (a / name).read_bytes() == (b / name).read_bytes(), name
         if name.startswith("eval") or name.endswith("state.json"):
-            ours, theirs = (json.loads((run / name).read_text()) | {"wall_s": 0} for run in (a, b))
+            ours, theirs = (json.loads((run / name).read_text()) | {"wall_s": 0, "policy": ""} for run in (a, b))
             assert ours == theirs, name
 
 

@@ -55,7 +55,7 @@ def fresh_policy(recipe, folder: Path) -> str:
     core = make_core(recipe.env.id, **recipe.env.kwargs)
     core.close()
     spec = core.spec
-    policy = Policy(recipe.policy, recipe.policy.spec(spec.obs, spec.action, spec.control_hz, spec.id))
+    policy = Policy(recipe.policy, recipe.policy.spec_for(spec))
     for name, array in {**spec.obs, "action": spec.action}.items():
         policy.normalizer.fit(name, -np.ones(array.shape), np.ones(array.shape))
     return str(save_policy(policy, folder))
