@@ -81,7 +81,10 @@ def data(argv: Sequence[str]) -> int:
     if argv[0] not in VERBS:
         raise unknown("data verb", argv[0], VERBS)
     config, run = VERBS[argv[0]]
-    return run(parse(config, argv[1:], f"noisepilot data {argv[0]}"))
+    words = list(argv[1:])
+    if config is Collect and words and not words[0].startswith("-"):
+        words.insert(0, "--env")  # the environment may come first, without its option
+    return run(parse(config, words, f"noisepilot data {argv[0]}"))
 
 
 def collect(config: Collect) -> int:

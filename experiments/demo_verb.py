@@ -61,7 +61,7 @@ def _stages(config: Demo) -> list[tuple[str, list[str]]]:
     short = {
         "pretrain": ["--bc.grad-steps", "200"],
         "finetune": ["--budget.iterations", "1", "--budget.eval-episodes", "20"],
-        "distill": ["--distill.fit.grad-steps", "200", "--distill.decisions", "640"],
+        "distill": ["--distill.fit.grad-steps", "200", "--distill.decisions", "640", "--eval-episodes", "20"],
     }
     extra = {name: options if q else [] for name, options in short.items()}
     return [

@@ -3,6 +3,8 @@
 Every check answers with one line of fact; a check that fails says which command repairs it. Exit code 1 only if
 something in the core is broken.
 """
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
 

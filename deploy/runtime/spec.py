@@ -56,7 +56,7 @@ def read_spec(metadata: dict[str, Any], name: str) -> Spec:
             n_action_steps=int(metadata["n_action_steps"]),
             n_obs_steps=int(metadata["n_obs_steps"]),
             env=str(metadata["env"]),
-            env_kwargs=dict(metadata["env_kwargs"]),
+            env_kwargs=dict(metadata.get("env_kwargs", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PolicyError(f"{name} has incomplete metadata ({error!r}): export it again") from None

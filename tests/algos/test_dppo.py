@@ -119,7 +119,7 @@ def test_critic_by_multiplicity_equals_the_mean_over_pairs(value_clip):
     count = torch.bincount(batch.decision, minlength=20).double()
     assert len(count.unique()) > 2
     loss = algo.value_loss(state, decisions, count)
-    ours = [p.grad.clone() for p in state.critic.parameters()]
+    ours = [p.grad for p in state.critic.parameters()]
     d = batch.decision
     error = value_error(state.critic(decisions.features[d]), decisions.returns[d], decisions.value[d], value_clip)
     expected = torch.autograd.grad(algo.value_coef * error.mean(), list(state.critic.parameters()))
@@ -140,6 +140,7 @@ def test_update_passes_its_audit_and_is_repeatable(kind, dtype):
             metrics = ALGO.update(state, rollout_of(ALGO, state, g), g)
         assert all(math.isfinite(v) for v in metrics.values())
         assert not (weights(state.policy.network) == before).all()
+        assert state.policy.prefix is not None
         assert (weights(state.policy.prefix) == before).all()
         ends.append((weights(state.policy.network), weights(state.critic), tuple(metrics.values())))
     (actor, critic, metrics), (actor2, critic2, metrics2) = ends

@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noisepilot.algos.returns import Ends, RewardScale, gae
+from noisepilot.algos.returns import Ends, RewardScale, Timeout, gae
 from stable_baselines3.common.buffers import RolloutBuffer
 
 
@@ -23,7 +23,7 @@ def ends(terminated: list[int], truncated: list[int]) -> Ends:
 REWARD, VALUE, NEXT = column(1, 2, 3), column(10, 20, 30), column(20, 30, 40)
 
 
-def advantage(terminated, truncated, timeout="bootstrap", following=NEXT):
+def advantage(terminated, truncated, timeout: Timeout = "bootstrap", following=NEXT):
     e = ends(terminated, truncated).under(timeout)
     return gae(REWARD, VALUE, following, e, gamma=0.5, gae_lambda=0.5).flatten().tolist()
 
@@ -105,7 +105,7 @@ def test_reward_scale_by_hand():
     scale = RewardScale(gamma=0.5, count=0.0)
     reward = column(1, 1, 4)
     scaled = scale(reward, ends([0, 1, 0], [0, 0, 0]).ended)
-    var = np.var([1, 1.5, 4], ddof=1)
+    var = float(np.var([1, 1.5, 4], ddof=1))
     assert scaled.flatten().tolist() == pytest.approx((reward.flatten() / var**0.5).tolist(), rel=1e-7)
     assert scale.running.tolist() == [4]
     assert not scale.restart[0]

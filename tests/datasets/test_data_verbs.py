@@ -70,7 +70,7 @@ def test_help_and_mistakes(capsys):
     assert "collect" in capsys.readouterr().out
     with pytest.raises(UserError, match="unknown data verb 'chek': did you mean 'check'"):
         data(["chek"])
-    with pytest.raises(UserError, match="--env-kwargs is not JSON"):
+    with pytest.raises(UserError, match="is not a JSON object"):
         data(["collect", "Hopper-v5", "--actor", "random", "--out", "x", "--env-kwargs", "{a"])
     with pytest.raises(UserError, match="0 episodes in 16 slots: both must be at least 1"):
         data(["collect", "Hopper-v5", "--actor", "random", "--out", "x", "--episodes", "0"])

@@ -107,7 +107,7 @@ def test_errors_name_the_fix(folder, exported, tmp_path):
     for words, message in (
         ([str(exported), "--env", "Hopper-v5"], r"sees \{'state': \(4,\)\}, Hopper-v5 shows"),
         ([str(tmp_path / "none.onnx"), "--env", ENV], "cannot read"),
-        ([str(exported), "--env", ENV, "--env-kwargs", "[]"], "must be a JSON object"),
+        ([str(exported), "--env", ENV, "--env-kwargs", "[]"], "is not a JSON object"),
         ([str(exported), "--env", ENV, "--hz", "0"], "give a positive one with --hz"),
     ):
         with pytest.raises(UserError, match=message):

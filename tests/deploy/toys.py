@@ -1,5 +1,6 @@
 """Small policies of every kind, and an environment whose course is known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np

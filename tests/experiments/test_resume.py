@@ -89,12 +89,12 @@ def test_ctrl_c_leaves_one_line_and_no_torn_checkpoint(tmp_path, base):
     argv = ["finetune", "hopper", "--policy", base, *FINETUNE]
     whole, stopped = str(tmp_path / "whole"), str(tmp_path / "stopped")
     again = [*argv, "--out", stopped, "--resume"]
-    for call in (["noisepilot.algos.dppo:DPPO.update", 3], ["half", 2]):
-        ends, said = drive((again, [*call, "SIGINT"]))
-        assert ends == [INTERRUPTED]
-        assert said.splitlines()[-1] == "stopped: the same command with --resume continues"
-        assert "Traceback" not in said
-        assert not leftovers(stopped)
+    calls = (["noisepilot.algos.dppo:DPPO.update", 3], ["half", 2])
+    ends, said = drive(*((again, [*call, "SIGINT"]) for call in calls))
+    assert ends == [INTERRUPTED, INTERRUPTED]
+    assert said.count("stopped: the same command with --resume continues") == 2
+    assert "Traceback" not in said
+    assert not leftovers(stopped)
     assert drive(([*argv, "--out", whole], None), (again, None))[0] == [0, 0]
     same_runs(whole, stopped)
 

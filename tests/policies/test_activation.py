@@ -14,6 +14,7 @@ def value_and_slope(function, x: torch.Tensor):
     x = x.clone().requires_grad_()
     y = function(x)
     y.sum().backward()
+    assert x.grad is not None
     return y.detach(), x.grad
 
 

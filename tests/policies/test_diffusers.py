@@ -1,5 +1,7 @@
 """Whole chains against diffusers' schedulers, an implementation by others."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -65,8 +67,8 @@ def test_ddim(predicts, clip, dtype, levels, steps, eta):
     other.set_timesteps(steps)
     x, net = noise[:, 0], network(dtype)
     for k, t in enumerate(other.timesteps.tolist()):
-        kwargs = {"variance_noise": noise[:, k + 1]} if eta else {}
-        x = other.step(net(t, x), t, x, eta, use_clipped_model_output=True, **kwargs).prev_sample
+        kwargs: Any = {"variance_noise": noise[:, k + 1]} if eta else {}
+        x = other.step(net(t, x), t, x, eta, use_clipped_model_output=True, **kwargs, return_dict=False)[0]
     agree(ours(path, Sampler(steps, eta, clip, noise_clip=100.0), predicts, noise), x)
 
 
@@ -87,5 +89,5 @@ def test_ddpm(dtype, predicts, clip, levels, steps):
     ]
     g = generator(3)  # it draws the same noise itself
     for t in other.timesteps.tolist():
-        x = other.step(net(t, x), t, x, generator=g).prev_sample
+        x = other.step(net(t, x), t, x, generator=g, return_dict=False)[0]
     agree(ours(path, Sampler(steps, 1.0, clip, noise_clip=100.0), predicts, torch.stack(noise, 1)), x)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from noisepilot.policies import Stochastic
+from noisepilot.policies import CosinePath, Stochastic
 
 from .toys import KINDS, generator, jolt, observe, tiny
 
@@ -82,7 +82,7 @@ def test_training_loss_by_hand(kind):
     if kind.startswith("flow"):
         alpha, shown = t, t
     else:
-        alpha, shown = torch.from_numpy(policy.config.path.alpha_bar()[19 - level.numpy()] ** 0.5), 19 - level.double()
+        alpha, shown = torch.from_numpy(CosinePath(20).alpha_bar()[19 - level.numpy()] ** 0.5), 19 - level.double()
     sigma = 1 - alpha if kind.startswith("flow") else (1 - alpha**2).sqrt()
     target = {"eps": noise, "data": data, "velocity": data - noise}[policy.config.predicts]
     context = policy.encode(observe(policy))
