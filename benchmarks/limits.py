@@ -8,14 +8,13 @@ products and weights, so no code reaches a fraction of 1 on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from ..envs.threads import cores
+from ..envs.threads import Crew
 from .race import Effort, Variant, race
 
 BYTES = 4
@@ -81,20 +80,21 @@ def _physics_rate(xml: str, frame_skip: int, effort: Effort) -> float:
     slots = [mujoco.MjData(model) for _ in range(effort.envs)]
     low, high = model.actuator_ctrlrange.T
     rng = np.random.default_rng(0)
-    workers, actions = cores(), 8
-
-    def loop(worker: int, control: np.ndarray) -> None:
-        for i in range(worker, len(slots), workers):
-            for action in control[i]:
-                slots[i].ctrl[:] = action
-                mujoco.mj_step(model, slots[i], nstep=frame_skip)
+    crew, actions = Crew(effort.envs), 4
 
     def step_all() -> None:
-        control = rng.uniform(low, high, (len(slots), actions, model.nu))
-        list(pool.map(loop, range(workers), [control] * workers))
+        control = rng.uniform(low, high, (len(slots), model.nu))
 
-    with ThreadPoolExecutor(workers) as pool:
-        seconds = race({"raw": Variant(step_all)}, effort)["raw"]
+        def loop(worker: int, rows: Iterator[int]) -> None:
+            # One call for many steps: threads that ask for the interpreter after each step wait for one another.
+            for i in rows:
+                slots[i].ctrl[:] = control[i]
+                mujoco.mj_step(model, slots[i], nstep=frame_skip * actions)
+
+        crew.run(loop, len(slots))
+
+    seconds = race({"raw": Variant(step_all)}, effort)["raw"]
+    crew.close()
     return effort.envs * actions / seconds
 
 

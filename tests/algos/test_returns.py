@@ -12,7 +12,7 @@ from noisepilot.algos.returns import Ends, RewardScale, Timeout, gae
 from stable_baselines3.common.buffers import RolloutBuffer
 
 
-def column(*values: float) -> torch.Tensor:
+def column(*values):
     return torch.tensor(values, dtype=torch.float64)[:, None]
 
 

@@ -112,7 +112,7 @@ def test_errors_name_the_fix(folder, exported, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             run(words)
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a policy"):
         export([str(tmp_path)])
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="has no checkpoint yet"):
