@@ -11,14 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import mujoco
 import numpy as np
 import torch
 
+from ..envs.physics import load_model
 from ..envs.threads import Crew
 from .race import Effort, Variant, race
 
 BYTES = 4
 """of a float32"""
+CHUNK = 4
+"""actions per call of an environment"""
 
 
 @dataclass
@@ -71,31 +75,38 @@ def _bandwidth(size: int, effort: Effort) -> float:
     return rows.numel() * BYTES / min(race(readers, effort).values())
 
 
-def _physics_rate(xml: str, frame_skip: int, effort: Effort) -> float:
-    import mujoco
+class BareStepping:
+    """`mj_step` loops over `envs` copies of a model on all cores, and nothing else."""
 
-    from ..envs.physics import load_model
+    def __init__(self, xml: str, frame_skip: int, effort: Effort) -> None:
+        self.model = load_model(xml, xml)
+        self.slots = [mujoco.MjData(self.model) for _ in range(effort.envs)]
+        self.frame_skip, self.crew = frame_skip, Crew(effort.envs)
+        self.rng = np.random.default_rng(0)
 
-    model = load_model(xml, xml)
-    slots = [mujoco.MjData(model) for _ in range(effort.envs)]
-    low, high = model.actuator_ctrlrange.T
-    rng = np.random.default_rng(0)
-    crew, actions = Crew(effort.envs), 4
-
-    def step_all() -> None:
-        control = rng.uniform(low, high, (len(slots), model.nu))
+    def __call__(self) -> None:
+        """Advance every copy by CHUNK actions."""
+        low, high = self.model.actuator_ctrlrange.T
+        control = self.rng.uniform(low, high, (len(self.slots), self.model.nu))
 
         def loop(worker: int, rows: Iterator[int]) -> None:
             # One call for many steps: threads that ask for the interpreter after each step wait for one another.
             for i in rows:
-                slots[i].ctrl[:] = control[i]
-                mujoco.mj_step(model, slots[i], nstep=frame_skip * actions)
+                self.slots[i].ctrl[:] = control[i]
+                mujoco.mj_step(self.model, self.slots[i], nstep=self.frame_skip * CHUNK)
 
-        crew.run(loop, len(slots))
+        self.crew.run(loop, len(self.slots))
 
-    seconds = race({"raw": Variant(step_all)}, effort)["raw"]
-    crew.close()
-    return effort.envs * actions / seconds
+    def rate(self, seconds: float) -> float:
+        """Actions per second, if a call takes that long."""
+        return len(self.slots) * CHUNK / seconds
+
+
+def _physics_rate(xml: str, frame_skip: int, effort: Effort) -> float:
+    bare = BareStepping(xml, frame_skip, effort)
+    seconds = race({"raw": Variant(bare)}, effort)["raw"]
+    bare.crew.close()
+    return bare.rate(seconds)
 
 
 def default_threads() -> int:

@@ -25,6 +25,7 @@ from ..algos.rollout import Rollout
 from ..algos.state import ActorCriticState
 from ..envs import make
 from ..experiments.rollout import Collector
+from ..policies.packed import packed
 from .limits import BYTES, Limits, default_threads
 from .peers import PlainTraining
 from .race import Effort, Row, Variant, race, ratios, settings
@@ -102,7 +103,8 @@ class _Iteration:
         self.collector = Collector(self.env, 1, self.effort.decisions, seed=0)
 
     def run(self) -> dict[str, float]:
-        rollout, _, seconds = self.collector.collect(lambda obs: self.algo.act(self.state, obs, self.generator))
+        with packed(self.state.policy, self.collector.env.num_envs):
+            rollout, _, seconds = self.collector.collect(lambda obs: self.algo.act(self.state, obs, self.generator))
         scoring = _timed(lambda: self.algo.prepare(self.state, rollout))
         return {
             "env": seconds["time/env_s"],

@@ -40,7 +40,7 @@ def bench(argv: Sequence[str]) -> int:
     facts = suite.machine()
     rows = list(_announced(suite.run(options.names, effort)))
     if options.json:
-        print(json.dumps({"machine": facts, "rows": [suite.as_dict(row) for row in rows]}, indent=1))
+        print(json.dumps([suite.as_dict(row) for row in rows], indent=1))
     else:
         _print(facts, rows)
     return 0

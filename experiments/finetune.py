@@ -19,6 +19,7 @@ from ..envs.seeds import eval_seeds
 from ..envs.vector import TensorEnv
 from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
+from ..policies.packed import packed
 from ..policies.policy import Policy
 from ..policies.storage import load_policy
 from .checkpoint import load_optimizer_state, optimizer_state, resume, write_checkpoint
@@ -126,7 +127,10 @@ class _Training:
 
     def iterate(self) -> dict[str, Any]:
         """One rollout and its update; returns metrics."""
-        rollout, episodes, seconds = self.collector.collect(self._act, fresh=self.config.budget.reset_each_iteration)
+        with packed(self.state.policy, self.env.num_envs):
+            rollout, episodes, seconds = self.collector.collect(
+                self._act, fresh=self.config.budget.reset_each_iteration
+            )
         started = time.perf_counter()
         if not bool(torch.isfinite(rollout.reward).all()):
             raise UserError(f"{self.env.spec.id} returned a reward that is not finite: check the environment")

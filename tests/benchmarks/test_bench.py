@@ -44,11 +44,11 @@ def test_rows(name, expected):
 def test_verb(capsys):
     assert bench(["sampler/batch1/K1/eager", "--quick", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    check(found["rows"])
-    names = [row["name"] for row in found["rows"]]
+    check(found)
+    names = [row["name"] for row in found]
     assert names[0] == "sampler/batch1/K1/eager"
     assert all(name.startswith("limit/") for name in names[1:])
-    assert {"processor", "cores", "torch", "load"} <= found["machine"].keys()
+    assert {"processor", "cores", "torch", "load"} <= suite.machine().keys()
     assert bench(["sampler/batch1/K1/eager", "--quick"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split("\t")[0] == "name"
 

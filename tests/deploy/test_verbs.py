@@ -115,5 +115,5 @@ def test_errors_name_the_fix(folder, exported, tmp_path):
     with pytest.raises(UserError, match="is not a policy"):
         export([str(tmp_path)])
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="has no checkpoint yet"):
+    with pytest.raises(UserError, match="does not describe a policy"):
         export([str(tmp_path)])
