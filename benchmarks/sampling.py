@@ -19,11 +19,10 @@ from ..deploy.export import describe
 from ..deploy.graph import add_metadata, build_graph
 from ..deploy.runtime.policy import Policy as ExportedPolicy
 from ..policies import Policy
-from ..policies.matmul import use_fast_matmul
 from ..policies.packed import packed
 from .limits import Limits, default_threads
 from .peers import DiffusersLoop
-from .race import Effort, Row, Variant, race, ratios
+from .race import Effort, Row, Variant, race, ratios, settings
 from .toys import chain_cost, make_policy, observations
 
 
@@ -48,8 +47,7 @@ def rollout(limits: Limits, effort: Effort, batch: int = 40) -> Iterator[Row]:
     threads, fast = default_threads(), limits.fast_matmul
     ours = {"dppo": Variant(lambda: algo.act(state, obs, generator), fast)}
     peers = _peers(policy, batch, threads, fast)
-    use_fast_matmul(fast)
-    with packed(state.policy, batch):
+    with settings(fast, None), packed(state.policy, batch):
         seconds = race({**ours, **peers}, effort)
     least = limits.seconds(*chain_cost(policy, batch), threads)
     yield _row(f"rollout/batch{batch}/K20", seconds["dppo"], least, ratios(seconds, "dppo", peers))
