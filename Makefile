@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
-INSTALLED := $(VENV)/.installed
+DEMO := $(VENV)/.installed-demo
+DEV := $(VENV)/.installed-dev
 
 .PHONY: help demo test lint types suite clean
 
@@ -12,31 +13,36 @@ help:
 	@echo "make test   install into $(VENV), then lint, types and tests (about 15 minutes)"
 	@echo "make clean  remove $(VENV) and what the demo wrote"
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(VENV)/bin/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON). On Debian: apt-get install python3.11 python3.11-venv, or make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: give a newer one, make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: the venv module of $(PYTHON). On Debian: apt-get install python3.11-venv"; exit 1; }
-	@echo "== installing into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
+
+$(DEMO) $(DEV): $(VENV)/bin/pip pyproject.toml constraints.txt
+	@echo "== installing into $(VENV)"
 	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(TORCH)
-	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA)]'
 	@touch $@
 
-demo: $(INSTALLED)
+$(DEMO): EXTRA := export
+$(DEV): EXTRA := dev
+
+demo: $(DEMO)
 	@echo "== demo: one maze from demonstrations to a one-step policy in a control loop"
 	@$(BIN)/noisepilot demo --out .demo
 
 test: lint types suite
 
-lint: $(INSTALLED)
+lint: $(DEV)
 	@echo "== ruff"
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+types: $(DEV)
 	@echo "== pyright"
 	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/pyright --pythonpath $(BIN)/python
 
-suite: $(INSTALLED)
+suite: $(DEV)
 	@echo "== pytest"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 

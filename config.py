@@ -37,7 +37,7 @@ def from_dict(value: Any) -> Any:
         return tuple(from_dict(v) for v in value)
     if not isinstance(value, dict):
         return value
-    if "type" not in value:
+    if not (isinstance(value.get("type"), str) and ":" in value["type"]):
         return {k: from_dict(v) for k, v in value.items()}
     cls = _lookup(value["type"])
     try:

@@ -85,7 +85,7 @@ class DPPO:
         """
         tuned = policy.split(self.finetune_steps)
         critic = self.critic.build(tuned.feature_dim).to(tuned.device, tuned.dtype)
-        return ActorCriticState.create(tuned, critic, self.actor_lr, self.critic_lr, RewardScale())
+        return ActorCriticState.create(tuned, critic, self.actor_lr, self.critic_lr, RewardScale(self.gamma))
 
     @torch.no_grad()
     def act(

@@ -77,7 +77,7 @@ def open_group(path: Path) -> zarr.Group:
         UserError: where `path` is no set of ours, is of a newer version, or is damaged.
     """
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(path, mode="r", zarr_format=3)
         schema = group.attrs.get("schema")
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise _damaged(path, error) from error

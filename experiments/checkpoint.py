@@ -98,7 +98,7 @@ def write_checkpoint(run: RunFolder, step: int, policy: Policy, state: Mapping[s
     """Save a policy and the training state in one atomic folder; older training states are let go."""
     older = run.checkpoints()
     with atomic_folder(run.checkpoint_path(step), replace=True) as new:
-        save_policy(policy, new / "policy", {"step": step, **provenance()})
+        save_policy(policy, new / "policy", {"step": step, "data_hash": run.facts["data_hash"], **provenance()})
         (new / "training_state").mkdir()
         save_state(new / "training_state", state)
     for folder in older:
@@ -121,6 +121,7 @@ def resume(config: Any, data_hash: str = "") -> tuple[RunFolder | None, Tree | N
     if newest is None:
         run.truncate_metrics(-1)
         return run, None
+    run.eval_path("final").unlink(missing_ok=True)  # it measured what is about to change
     return run, load_state(newest / "training_state")
 
 

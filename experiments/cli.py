@@ -84,8 +84,6 @@ def overview() -> str:
 def _verb(name: str) -> Callable[[list[str]], int]:
     if name not in VERBS:
         raise unknown("verb", name, VERBS)
-    # Threads of torch that spin while they wait would take the simulator's cores.
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     _draw_without_display()
     module, _, function = VERBS[name][0].partition(":")
     return getattr(import_module(f".{module}", __package__), function)

@@ -24,6 +24,8 @@ from .ledger import Ledger
 from .recipe import get_recipe
 
 RECIPE = "pointmaze-medium"
+MARK = ".noisepilot-demo"
+"""a file in every folder that a demo made: what holds it may be replaced"""
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,11 @@ def get_env() -> tuple[str, str]:
 def _start_over(out: Path) -> None:
     # Only a folder that looks like a demo's is removed: --out may name anything.
     if not is_empty(out):
-        if not (out / "demonstrations.zarr").exists():
+        if not (out / MARK).exists():
             raise UserError(f"{out} holds something else than a demo: give another --out")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
 
 
 def _run(command: list[str]) -> int:

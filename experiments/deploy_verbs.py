@@ -71,7 +71,7 @@ def export(argv: Sequence[str]) -> int:
         policy,
         config.out,
         observations=None if data is None else _recorded(data, policy),
-        provenance=_provenance(config.source, folder, data),
+        provenance=_provenance(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
     )
     _say_exported(out)
@@ -146,15 +146,14 @@ def _recorded(episodes: Episodes, policy: Policy) -> dict[str, Any]:
     return dict(chunks.batch(rows).obs)
 
 
-def _provenance(source: Path, folder: Path, data: Episodes | None) -> dict[str, Any]:
-    from ..policies.storage import read_config
-    from .run_folder import RunFolder, provenance
+def _provenance(folder: Path, data: Episodes | None) -> dict[str, Any]:
+    from ..policies.storage import data_hash, read_config
+    from .run_folder import provenance
 
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    facts = {} if source == folder else RunFolder.open(source).facts
+    hashes = {"data_hash": data_hash(folder), "parity_data_hash": data.hash() if data else ""}
     parent = {"weights_sha256": weights, "provenance": read_config(folder).get("provenance", {})}
-    hashes = {"data_hash": facts.get("data_hash", ""), "parity_data_hash": data.hash() if data else ""}
-    return {**provenance(), **hashes, "parent": {**parent, "git": facts.get("git", "")}}
+    return {**provenance(), **hashes, "parent": parent}
 
 
 def _check_fit(policy: Any, env: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,10 +15,10 @@ from ..datasets.chunks import Chunks
 from ..datasets.readers import load
 from ..envs.seeds import eval_seeds
 from ..envs.vector import TensorEnv
-from ..errors import UserError, at_least
+from ..errors import at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import Policy
-from ..policies.storage import load_policy
+from ..policies.storage import data_hash, load_policy
 from .checkpoint import write_checkpoint
 from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
@@ -33,7 +33,7 @@ LOG_EVERY = 500
 
 @dataclass(frozen=True)
 class DistillRun:
-    """One distillation."""
+    """distill [RECIPE]: train a one-step student of a policy."""
 
     policy: str
     """the teacher: a policy folder or a run"""
@@ -51,14 +51,14 @@ class DistillRun:
 
 
 def distill(config: DistillRun) -> RunFolder:
-    """Train a student; with an environment, evaluate teacher and student on the same episodes.
+    """Train a student; unless it learns from recorded `data`, evaluate teacher and student on the same episodes.
 
     Raises:
         UserError: if there is neither an environment nor data.
     """
     policy = load_policy(config.policy)
-    if not (config.env.id or config.data):
-        raise UserError("distillation needs observations: name a recipe or --env.id, or give --data")
+    if not config.data:
+        config = replace(config, env=config.env.or_else(policy.spec.env, policy.spec.env_kwargs))
     use_fast_matmul()
     torch.manual_seed(config.seed)
     training = _Training(config, policy)
@@ -74,7 +74,7 @@ def distill(config: DistillRun) -> RunFolder:
 
 
 def _report(config: DistillRun) -> Reporter:
-    run = RunFolder.create(config.out, config)
+    run = RunFolder.create(config.out, config, data_hash=data_hash(config.policy))
     return Reporter(run, "distill", total=config.distill.fit.grad_steps, unit="grad_steps")
 
 

@@ -55,5 +55,8 @@ class EnvRef:
         """
         if not (self.id or env):
             raise UserError("the policy names no environment: give --env")
+        if not self.id and ":" in env:
+            # A file from a stranger must not choose what is imported and called here.
+            raise UserError(f"the policy was made for {env}, which is code: if you trust it, say --env {env}")
         same = self.id in ("", env)
         return EnvRef(self.id or env, self.kwargs or (dict(kwargs) if same else {}))

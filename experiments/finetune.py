@@ -21,7 +21,7 @@ from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.packed import packed
 from ..policies.policy import Policy
-from ..policies.storage import load_policy
+from ..policies.storage import data_hash, load_policy
 from .checkpoint import load_optimizer_state, optimizer_state, resume, write_checkpoint
 from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
@@ -34,7 +34,10 @@ from .run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Finetune:
-    """One fine-tuning run."""
+    """finetune [RECIPE] [--algo NAME] [--seeds N]: reinforcement learning in simulation.
+
+    `noisepilot list` names recipes and their algorithms; `--seeds N` runs seeds 0 to N - 1 into OUT/seed<i>.
+    """
 
     policy: str
     """the base: a policy folder or a pre-training run"""
@@ -62,10 +65,9 @@ def finetune(config: Finetune) -> RunFolder:
     Raises:
         UserError: for a policy or settings that do not fit the environment; nothing is written then.
     """
-    base = load_policy(config.policy)
-    if not config.env.id:
-        raise UserError("fine-tuning needs an environment: name a recipe, or give --env.id")
-    run, tree = resume(config)
+    base, hashed = load_policy(config.policy), data_hash(config.policy)
+    config = replace(config, env=config.env.or_else(base.spec.env, base.spec.env_kwargs))
+    run, tree = resume(config, hashed)
     use_fast_matmul(tree["fast_matmul"] if tree else None)
     with (
         environment(config.env, config.budget.num_envs, base) as env,
@@ -77,7 +79,7 @@ def finetune(config: Finetune) -> RunFolder:
             run.truncate_metrics(training.collector.env_steps)
         else:
             audit_start(base, training.state.policy, training.collector.history.obs, training.generator)
-        run = run or RunFolder.create(config.out, config)
+        run = run or RunFolder.create(config.out, config, data_hash=hashed)
         training.run(run)
     return run
 

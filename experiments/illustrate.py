@@ -29,7 +29,10 @@ def illustrate(run: RunFolder) -> None:
     """
     path = run.path / "pictures.json"
     env: EnvRef = run.config.env
-    if path.is_file() or not env.id or run.latest_checkpoint() is None:
+    newest = run.latest_checkpoint()
+    if newest is None or not env.id or ":" in env.id:  # a run from elsewhere must not choose what is imported here
+        return
+    if path.is_file() and path.stat().st_mtime > newest.stat().st_mtime:
         return
     for name, folder in _policies(run).items():
         _record(path, name, load_policy(folder), env)

@@ -30,7 +30,7 @@ from .run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Pretrain:
-    """One pre-training run."""
+    """pretrain [RECIPE]: behaviour cloning; `noisepilot list` names the recipes whose settings it can start from."""
 
     data: str
     """demonstrations: a zarr folder, D4RL .hdf5 or .npz"""
@@ -52,7 +52,7 @@ class Pretrain:
     """continue the run in `out` from its newest checkpoint; without one, start it from the beginning"""
 
     def __post_init__(self) -> None:
-        at_least(0, self, "seed")
+        at_least(0, self, "seed", "held_out")
         at_least(1, self, "log_every", "checkpoint_every")
 
 
@@ -108,7 +108,7 @@ class _Training:
         policy = build_policy(config.policy, train, config.env)
         horizon, history = policy.spec.horizon, policy.spec.n_obs_steps
         self.chunks = Chunks(train, horizon, history, policy.device, pad=config.bc.pad)
-        self.held_out = Chunks(held_out, horizon, history, policy.device) if held_out else None
+        self.held_out = Chunks(held_out, horizon, history, policy.device, pad=config.bc.pad) if held_out else None
         self.state: BCState = config.bc.init(policy)
         self.generator = torch.Generator(policy.device).manual_seed(config.seed)
         self.losses: list[Tensor] = []  # since the last line of metrics

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .cli import parse, take_option, take_positional
 from .recipe import get_recipe
 
+if TYPE_CHECKING:
+    from .finetune import Finetune
+
 
 def pretrain(argv: list[str]) -> int:
-    """Behaviour cloning with a recipe's settings."""
+    """`noisepilot pretrain [RECIPE]`: behaviour cloning with a recipe's settings."""
     from .pretrain import Pretrain
     from .pretrain import pretrain as run
 
@@ -24,7 +28,7 @@ def pretrain(argv: list[str]) -> int:
 
 
 def finetune(argv: list[str]) -> int:
-    """Reinforcement learning with a recipe's settings of one algorithm; `--seeds N` runs seeds 0 to N - 1."""
+    """`noisepilot finetune [RECIPE] [--algo NAME] [--seeds N]`: reinforcement learning with a recipe's settings."""
     from .finetune import Finetune
     from .finetune import finetune as run
 
@@ -53,7 +57,7 @@ def distill(argv: list[str]) -> int:
     return 0
 
 
-def _seeded(config, seeds: str) -> list:  # noqa: ANN001
+def _seeded(config: Finetune, seeds: str) -> list[Finetune]:
     if not seeds.isdecimal() or int(seeds) < 1:
         raise UserError(f"--seeds {seeds} must be a number of runs, at least 1")
     if seeds == "1":

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 Activation = Literal["relu", "mish"]
+LARGE = 32_768
+"""elements from which the fast form pays; below, the number of kernels decides"""
 
 
 class _FastMish(torch.autograd.Function):
@@ -37,11 +39,12 @@ class _FastMish(torch.autograd.Function):
 
 
 class Mish(nn.Module):
-    """Mish; the fast form wherever gradients are taken on a CPU, PyTorch's own elsewhere (also when exported)."""
+    """Mish; the fast form for large tensors with gradients on a CPU, PyTorch's own elsewhere (also when exported)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        fast = x.device.type == "cpu" and x.numel() >= LARGE and torch.is_grad_enabled()
+        if fast and not torch.compiler.is_compiling():
             return _FastMish.apply(x)  # pyright: ignore[reportReturnType]
         return nn.functional.mish(x)
 

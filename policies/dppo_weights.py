@@ -47,6 +47,10 @@ def load_dppo_weights(policy: Policy, weights: Path, normalization: Path, prefix
     except RuntimeError as error:
         raise UserError(f"{weights} does not fit the recipe's network: {str(error).splitlines()[1].strip()}") from None
     limits = _arrays(normalization)
+    if missing := {"obs_min", "obs_max", "action_min", "action_max"} - limits.keys():
+        raise UserError(f"{normalization} lacks {', '.join(sorted(missing))}: give the official normalization.npz")
+    if len(policy.spec.obs) != 1:
+        raise UserError(f"official weights see one state, this policy {list(policy.spec.obs)}: choose another recipe")
     (state,) = policy.spec.obs
     policy.normalizer.fit(state, limits["obs_min"], limits["obs_max"])
     policy.normalizer.fit(ACTION, limits["action_min"], limits["action_max"])

@@ -32,6 +32,8 @@ class MLP:
 
     def __post_init__(self) -> None:
         at_least(4, self, "time_dim")
+        if self.time_dim % 2:
+            raise UserError(f"time_dim {self.time_dim} must be even: half sines, half cosines")
 
     def build(self, features: int, horizon: int, action_dim: int) -> DenoisingMLP:
         """The network for F = features and chunks of (horizon, action_dim)."""
@@ -69,13 +71,13 @@ class Sinusoid(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        half = dim // 2
+        rate = torch.exp(torch.arange(half, dtype=torch.float64) * (-math.log(10000.0) / (half - 1)))
+        self.register_buffer("rate", rate, persistent=False)
 
     def forward(self, t: Float[Tensor, " B"]) -> Float[Tensor, "B E"]:
         """Embed times."""
-        half = self.dim // 2
-        rate = torch.exp(torch.arange(half, device=t.device, dtype=t.dtype) * (-math.log(10000.0) / (half - 1)))
-        angle = t[:, None] * rate
+        angle = t[:, None] * self.get_buffer("rate").to(t.dtype)
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 

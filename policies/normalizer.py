@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..spec import ArraySpec
 
-Kind = Literal["minmax", "gaussian"]
 EPSILON = 1e-6
 """added to the range of each dimension, as in DPPO's data scripts"""
 CONSTANT = 1e-5

@@ -1,8 +1,8 @@
 """Linear layers whose weights are laid out once for many calls.
 
-The fast float32 kernel that `matmul.py` may switch to (oneDNN's) rearranges the weights at every call. A rollout or
-an evaluation calls every layer thousands of times with the same ones, so there they are rearranged once, for a block
-of code in which nobody changes them.
+The fast float32 kernel that `matmul.py` may switch to (oneDNN's) rearranges the weights at every call. A rollout
+calls every layer thousands of times with the same ones, so there they are rearranged once, for a block of code in
+which nobody changes them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def packed(network: nn.Module, rows: int) -> Iterator[None]:
     """
     layers = [m for m in network.modules() if isinstance(m, nn.Linear) and _can_pack(m)]
     for layer in layers:
-        layer.forward = _packed_forward(layer, rows)
+        layer.forward = _packed_forward(layer, rows)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

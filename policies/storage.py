@@ -81,6 +81,11 @@ def load_policy(path: str | Path, device: str | torch.device | None = None) -> P
     return policy.to(device or default_device()).eval()
 
 
+def data_hash(path: str | Path) -> str:
+    """Hash of the demonstrations that a policy goes back to; empty if not known."""
+    return read_config(find_policy(path)).get("provenance", {}).get("data_hash", "")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The parsed `config.json` of a policy folder."""
     try:

@@ -23,6 +23,8 @@ from .spec import PolicyError
 
 WARM_UP = 20
 """decisions made before the clock starts and left out of the latencies"""
+NOISE_STREAM = 0x6E6F6973
+"""keeps the policy's noise independent of the environment's own draws from the same seed; that of `eval`"""
 Obs = Mapping[str, np.ndarray]
 
 
@@ -98,7 +100,7 @@ class Player:
         self, policy: Policy, obs: Obs, seed: int, clock: Callable[[], float], inference_s: list[float]
     ) -> None:
         self.policy, self.clock, self.inference_s = policy, clock, inference_s
-        self.generator = np.random.default_rng(seed)
+        self.generator = np.random.default_rng([NOISE_STREAM, seed])
         self.history: deque[Obs] = deque([obs] * policy.spec.n_obs_steps, policy.spec.n_obs_steps)
         self.queue: deque[np.ndarray] = deque()
         self.last: np.ndarray | None = None
