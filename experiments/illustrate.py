@@ -28,9 +28,11 @@ def illustrate(run: RunFolder) -> None:
     A run without an environment, or whose base is gone, gets the pictures that are left.
     """
     path = run.path / "pictures.json"
-    env: EnvRef = run.config.env
     newest = run.latest_checkpoint()
-    if newest is None or not env.id or ":" in env.id:  # a run from elsewhere must not choose what is imported here
+    if newest is None:
+        return
+    env: EnvRef = run.config.env
+    if not env.id or ":" in env.id:  # a run from elsewhere must not choose what is imported here
         return
     if path.is_file() and path.stat().st_mtime > newest.stat().st_mtime:
         return
