@@ -152,7 +152,6 @@ def test_a_policy_without_a_normaliser(refused):
         ("finetune hopper --policy base --out run --env Hoper-v5", "did you mean 'Hopper-v5'?"),
         ("finetune walker2d --policy base --out run TUNE", "policy (made for Hopper-v5) and environment Walker2d-v5"),
         ("eval base --env Walker2d-v5", "policy (made for Hopper-v5) and environment Walker2d-v5"),
-        ("finetune default --policy base --out run", "the policy names no environment: give --env"),
         ("pretrain hopper --out run", "--data is missing"),
         ("pretrain hopper --data hopper.npz", "--out is missing"),
         ("finetune hopper --out run", "--policy is missing"),
