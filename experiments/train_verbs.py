@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
@@ -31,6 +32,7 @@ def finetune(argv: list[str]) -> int:
     """`noisepilot finetune [RECIPE] [--algo NAME] [--seeds N]`: reinforcement learning with a recipe's settings."""
     from .finetune import Finetune
     from .finetune import finetune as run
+    from .report import report
 
     name, argv = take_positional(argv, "default")
     algo, argv = take_option(argv, "--algo", "dppo")
@@ -39,8 +41,11 @@ def finetune(argv: list[str]) -> int:
     default = Finetune("", "", recipe.env, recipe.algo(algo), recipe.budget)
     config = parse(Finetune, argv, f"noisepilot finetune {name} --algo {algo}", default)
     _require(config, "policy", "out")
-    for run_config in _seeded(config, seeds):
-        print(f"fine-tuned policy: {run(run_config).path}")
+    runs = [run(run_config).path for run_config in _seeded(config, seeds)]
+    for path in runs:
+        print(f"fine-tuned policy: {path}")
+    if len(runs) > 1:
+        print(f"report over all seeds: {report(runs, Path(config.out) / 'report.html')}")
     return 0
 
 

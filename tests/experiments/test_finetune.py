@@ -46,7 +46,8 @@ def test_what_a_run_holds(tmp_path, base):
 def test_several_seeds_make_several_runs(tmp_path, base):
     argv = ["finetune", "hopper", "--policy", base, *FINETUNE, "--budget.iterations", "1"]
     assert main([*argv, "--out", str(tmp_path / "runs"), "--seeds", "2"]) == 0
-    runs = [RunFolder.open(p) for p in sorted((tmp_path / "runs").iterdir())]
+    assert (tmp_path / "runs" / "report.html").is_file()
+    runs = [RunFolder.open(p) for p in sorted((tmp_path / "runs").glob("seed*"))]
     assert [(run.path.name, run.config.seed) for run in runs] == [("seed0", 0), ("seed1", 1)]
     assert metrics(runs[0].path)[1] != metrics(runs[1].path)[1]
 
