@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import mujoco
 import numpy as np
+from mujoco import gl_context
 
 from ..errors import UserError
 
@@ -63,7 +64,8 @@ class Camera:
 
 def new_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     """A renderer, or an error that says how to get OpenGL without a display."""
-    if not can_draw(os.environ, sys.platform):
+    # MuJoCo chose its backend when it was imported; MUJOCO_GL may have changed since.
+    if not can_draw(os.environ, sys.platform, gl_context.GLContext.__module__):
         raise UserError("cannot draw without a display: start with MUJOCO_GL=egl or MUJOCO_GL=osmesa")
     try:
         return mujoco.Renderer(model, height, width)
@@ -71,7 +73,7 @@ def new_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rende
         raise UserError(f"cannot draw: {error}; start with MUJOCO_GL=egl or MUJOCO_GL=osmesa") from error
 
 
-def can_draw(environ: Mapping[str, str], platform: str) -> bool:
+def can_draw(environ: Mapping[str, str], platform: str, backend: str) -> bool:
     """Whether OpenGL has a place to draw. Trying without one ends the process at the second attempt."""
     headless = platform == "linux" and not (environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
-    return not headless or environ.get("MUJOCO_GL", "").lower() in ("egl", "osmesa")
+    return not headless or backend.rpartition(".")[2] in ("egl", "osmesa")

@@ -91,7 +91,8 @@ def _verb(name: str) -> Callable[[list[str]], int]:
 
 def _draw_without_display() -> None:
     # MuJoCo reads MUJOCO_GL when it is imported, and without it expects a screen.
-    if sys.platform == "linux" and not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
+    chosen = "MUJOCO_GL" in os.environ or "mujoco" in sys.modules
+    if sys.platform == "linux" and not os.environ.get("DISPLAY") and not chosen:
         with suppress(OSError):
             ctypes.CDLL("libEGL.so.1")
             os.environ["MUJOCO_GL"] = "egl"

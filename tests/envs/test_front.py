@@ -93,10 +93,10 @@ def test_every_keyword_has_a_kind(entry):
 
 
 def test_drawing_without_a_display_says_how():
-    assert not can_draw({}, "linux")
-    assert can_draw({"MUJOCO_GL": "egl"}, "linux")
-    assert can_draw({"DISPLAY": ":0"}, "linux")
-    assert can_draw({}, "darwin")
+    assert not can_draw({}, "linux", "mujoco.glfw")
+    assert can_draw({}, "linux", "mujoco.egl")
+    assert can_draw({"DISPLAY": ":0"}, "linux", "mujoco.glfw")
+    assert can_draw({}, "darwin", "mujoco.cgl")
 
 
 @pytest.mark.parametrize("env", ["Hopper-v5", "Ant-v5", "PointMaze_Medium-v3"])
