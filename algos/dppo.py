@@ -85,7 +85,8 @@ class DPPO:
         """
         tuned = policy.split(self.finetune_steps)
         critic = self.critic.build(tuned.feature_dim).to(tuned.device, tuned.dtype)
-        return ActorCriticState.create(tuned, critic, self.actor_lr, self.critic_lr, RewardScale(self.gamma))
+        # The scale discounts with its own 0.99 whatever `gamma` is, as the official code does.
+        return ActorCriticState.create(tuned, critic, self.actor_lr, self.critic_lr, RewardScale())
 
     @torch.no_grad()
     def act(
@@ -107,7 +108,7 @@ class DPPO:
 
     def update(self, state: ActorCriticState, rollout: Rollout, generator: torch.Generator) -> dict[str, float]:
         """Learn from one rollout; returns metrics."""
-        decisions, values = self.prepare(state, rollout)
+        decisions = self.prepare(state, rollout)
         metrics: dict[str, list[Tensor]] = defaultdict(list)
         pairs = decisions.log_prob.shape[0] * decisions.log_prob.shape[1]
         for rows in shuffled_minibatches(pairs, self.minibatch, self.epochs, generator, state.policy.device):
@@ -117,13 +118,14 @@ class DPPO:
             if self._step(state, batch, metrics) > self.target_kl:
                 break
         state.iteration += 1
-        return mean_metrics(metrics) | {"explained_variance": float(explained_variance(values, decisions.returns))}
+        explained = explained_variance(decisions.value, decisions.returns)
+        return mean_metrics(metrics) | {"explained_variance": float(explained)}
 
     # Returns
 
     @torch.no_grad()
-    def prepare(self, state: ActorCriticState, rollout: Rollout) -> tuple[Decisions, Float[Tensor, " M"]]:
-        """Advantages and returns of a rollout, decisions flattened; and the values they were made from."""
+    def prepare(self, state: ActorCriticState, rollout: Rollout) -> Decisions:
+        """A rollout's decisions, flattened, with their advantages, returns and values."""
         features = rollout.extras["features"]
         next_obs = {name: value.flatten(0, 1) for name, value in rollout.next_obs.items()}
         value = state.value(features.flatten(0, 1)).view_as(rollout.reward)
@@ -137,7 +139,7 @@ class DPPO:
         advantage = gae(reward, value, next_value, ends, gamma=self.gamma, gae_lambda=self.gae_lambda)
         flat = {k: v.flatten(0, 1) for k, v in rollout.extras.items()}
         returns = (advantage + value).flatten()
-        return Decisions(**flat, advantage=advantage.flatten(), returns=returns, value=value.flatten()), value.flatten()
+        return Decisions(**flat, advantage=advantage.flatten(), returns=returns, value=value.flatten())
 
     # Losses
 

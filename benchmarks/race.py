@@ -6,7 +6,6 @@ nothing else runs.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from ..deploy.runtime.loop import no_garbage_collection
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Variant:
 def race(variants: Mapping[str, Variant], effort: Effort) -> dict[str, float]:
     """Seconds of the fastest call of each variant; every turn starts with a call that does not count."""
     best = dict.fromkeys(variants, float("inf"))
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for _ in range(effort.rounds):
             for name, variant in variants.items():
                 with settings(variant.fast_matmul, variant.threads):
@@ -94,15 +95,3 @@ def _seconds(run: Callable[[], Any]) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

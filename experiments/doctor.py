@@ -32,7 +32,6 @@ EXTRAS = {
     "onnx": ("export", "writing .onnx files"),
     "onnxscript": ("export", "writing .onnx files"),
     "onnxruntime": ("export", "running .onnx files"),
-    "imageio": ("video", "writing videos"),
     "tensorboard": ("tensorboard", "TensorBoard logs"),
     "wandb": ("wandb", "Weights & Biases logs"),
     "diffusers": ("bench", "peers of `noisepilot bench`"),

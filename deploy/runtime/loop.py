@@ -69,7 +69,7 @@ def run_loop(
         player = Player(policy, env.reset([episode_seed]), episode_seed, clock, record.inference_s)
         if episode_seed == seed:
             player.warm_up()
-        with _no_garbage_collection():
+        with no_garbage_collection():
             record.episodes.append(_play(player, env, Pace(hz, clock, sleep), record, budget, episode_seed))
     return record.report(hz)
 
@@ -172,7 +172,8 @@ class Record:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector out of a timed block."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -24,7 +24,7 @@ def started(algo: DPPO = ALGO, kind: str = "ddpm", **changes):
     """State, one rollout and its decisions."""
     state = algo.init(tiny(kind, **{"steps": 4, **changes}))
     rollout = rollout_of(algo, state, generator())
-    return state, rollout, algo.prepare(state, rollout)[0]
+    return state, rollout, algo.prepare(state, rollout)
 
 
 def pairs(algo, decisions, count: int | None = None, seed: int = 0):
