@@ -102,9 +102,6 @@ class BCState:
 def denoising_loss(
     policy: Policy, obs: dict[str, Tensor], action: Float[Tensor, "B H A"], generator: torch.Generator
 ) -> Float[Tensor, " B"]:
-    """The policy's loss at a random time and noise for each sample of physical data."""
-    context = policy.encode(obs)
+    """The policy's own objective for each sample of physical data."""
     data = policy.normalizer.normalize(ACTION, action)
-    t = policy.config.path.draw_t(len(data), generator, data.device)
-    noise = torch.randn(data.shape, generator=generator, device=data.device, dtype=data.dtype)
-    return policy.loss(context, data, t, noise)
+    return policy.config.objective.loss(policy, policy.encode(obs), data, generator)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import at_least
 from ..policies.network import MLP
+from ..policies.objective import Matching
 from ..policies.path import LinearPath
 from ..policies.policy import Policy
 from ..shapes import Float
@@ -45,10 +46,11 @@ class Distill:
         """A fresh one-step policy with the teacher's normaliser."""
         config = replace(
             teacher.config,
-            network=self.network or teacher.config.network,
+            network=replace(self.network or teacher.config.network, step_size=False),
             path=LinearPath(),
-            sampler=replace(teacher.config.sampler, steps=1, eta=0.0),
+            sampler=replace(teacher.config.sampler, steps=1, eta=0.0, transition="posterior"),
             predicts="data",
+            objective=Matching(),
             tuned_from=0.0,
         )
         student = Policy(config, teacher.spec).to(teacher.device, teacher.dtype)

@@ -33,6 +33,7 @@ def chain_facts(policy: Policy) -> dict[str, Any]:
         "activation": network.activation,
         "residual": network.residual,
         "clip_data": sampler.clip_data,
+        "clip_mean": sampler.clip_mean,
         "noise_clip": sampler.noise_clip,
         "first_tuned": policy.first_tuned if policy.prefix is not None else 0,
     }
@@ -47,10 +48,9 @@ def chain_arrays(policy: Policy) -> Arrays:
         arrays[f"observation.{name}.center"] = center
         arrays[f"observation.{name}.scale"] = np.divide(1, half, out=np.zeros_like(half), where=half > 0)
     arrays["action.center"], arrays["action.half"] = center_half(policy, ACTION)
-    times = torch.as_tensor(policy.config.path.time_input(policy.transitions().t[:-1]), dtype=policy.dtype)
-    arrays |= _network_arrays(policy.network, times, "tuned")
+    arrays |= _network_arrays(policy.network, policy.embed_times(), "tuned")
     if policy.prefix is not None:
-        arrays |= _network_arrays(policy.prefix, times, "frozen")
+        arrays |= _network_arrays(policy.prefix, policy.embed_times(policy.prefix), "frozen")
     return arrays
 
 
@@ -72,15 +72,12 @@ def pack(arrays: Mapping[str, np.ndarray], metadata: str) -> bytes:
 
 def _network_arrays(network: DenoisingMLP, times: torch.Tensor, part: str) -> Arrays:
     first, *rest = (m for m in network.trunk.modules() if isinstance(m, nn.Linear))
-    flat = network.chunk[0] * network.chunk[1]
-    from_x, from_time, from_condition = first.weight.split(
-        [flat, network.time_dim, first.in_features - flat - network.time_dim], 1
-    )
+    from_x, from_time, from_condition = network.split_first()
     tensors = {
         "from_x": from_x,
         "from_condition": from_condition,
         "bias": first.bias,
-        "time": network.time_embedding(times) @ from_time.t(),
+        "time": times @ from_time.t(),
     }
     condition = [m for m in network.condition.modules() if isinstance(m, nn.Linear)]
     for kind, layers in (("condition", condition), ("layers", rest)):

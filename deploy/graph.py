@@ -33,7 +33,7 @@ class Constant(nn.Module):
         super().__init__()
         self.register_buffer("value", value)
 
-    def forward(self, _: Tensor) -> Tensor:
+    def forward(self, *_: Tensor) -> Tensor:
         """The value, whatever the input."""
         return self.get_buffer("value")
 
@@ -97,11 +97,9 @@ def require_onnx() -> None:
 def _with_known_times(policy: Policy) -> Policy:
     # The sampler's times are numbers, so their embeddings are too.
     policy = copy.deepcopy(policy)
-    times = policy.config.path.time_input(policy.transitions().t[:-1])
     for network in [policy.network, policy.prefix]:
         if network is not None:
-            embedding = network.time_embedding(torch.as_tensor(times, dtype=policy.dtype))
-            network.time_embedding = Constant(embedding)
+            network.time_embedding = Constant(policy.embed_times(network))
     return policy
 
 

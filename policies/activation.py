@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Activation = Literal["relu", "mish"]
+Activation = Literal["relu", "mish", "gelu", "tanh", "silu"]
 LARGE = 32_768
 """elements from which the fast form pays; below, the number of kernels decides"""
 
@@ -50,5 +50,7 @@ class Mish(nn.Module):
 
 
 def activation(name: Activation) -> nn.Module:
-    """A fresh module of that name."""
-    return {"relu": nn.ReLU, "mish": Mish}[name]()
+    """A fresh module of that name; GELU in its tanh form, as in JAX."""
+    if name == "gelu":
+        return nn.GELU(approximate="tanh")
+    return {"relu": nn.ReLU, "mish": Mish, "tanh": nn.Tanh, "silu": nn.SiLU}[name]()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ..errors import UserError, at_least
+from ..errors import UserError
 from ..shapes import Float
 from .activation import Activation, Mish, activation
 from .sampler import Step
@@ -27,13 +28,17 @@ class MLP:
     condition_hidden: tuple[int, ...] = ()
     """widths of a small network over the observation; empty: the observation itself"""
     time_dim: int = 16
+    """width of the time embedding; 0: the network is shown the time itself"""
     activation: Activation = "relu"
     residual: bool = True
+    step_size: bool = False
+    """the network also sees how far the step goes (shortcut and mean-flow policies)"""
+    combine: Literal["concat", "add"] = "concat"
+    """how the time embedding meets the condition; to be added they must be equally wide"""
 
     def __post_init__(self) -> None:
-        at_least(4, self, "time_dim")
-        if self.time_dim % 2:
-            raise UserError(f"time_dim {self.time_dim} must be even: half sines, half cosines")
+        if self.time_dim and (self.time_dim < 4 or self.time_dim % 2):
+            raise UserError(f"time_dim {self.time_dim} must be 0, or even (half sines, half cosines) and at least 4")
 
     def build(self, features: int, horizon: int, action_dim: int) -> DenoisingMLP:
         """The network for F = features and chunks of (horizon, action_dim)."""
@@ -81,38 +86,73 @@ class Sinusoid(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
+class TimeEmbedding(nn.Sequential):
+    """A time, or a time and the size of the step that starts there, embedded by a small network."""
+
+    def __init__(self, dim: int, step_size: bool) -> None:
+        widths = (2 * dim, dim, dim) if step_size else (dim, 2 * dim, dim)
+        super().__init__(Sinusoid(dim), nn.Linear(widths[0], widths[1]), Mish(), nn.Linear(widths[1], widths[2]))
+        self.step_size = step_size
+
+    def forward(self, t: Float[Tensor, " B"], d: Float[Tensor, " B"] | None = None) -> Float[Tensor, "B E"]:
+        """Embed times, and step sizes where the network was made for them."""
+        waves = self[0]
+        both = torch.cat([waves(t), waves(_required(d))], -1) if self.step_size else waves(t)
+        return self[3](self[2](self[1](both)))
+
+
+class PlainTime(nn.Module):
+    """Times, and step sizes, as they are."""
+
+    def __init__(self, step_size: bool) -> None:
+        super().__init__()
+        self.step_size = step_size
+
+    def forward(self, t: Float[Tensor, " B"], d: Float[Tensor, " B"] | None = None) -> Float[Tensor, "B E"]:
+        """Columns t, or t and d."""
+        return torch.stack([t, _required(d)], -1) if self.step_size else t[:, None]
+
+
+def _required(d: Tensor | None) -> Tensor:
+    if d is None:
+        raise ValueError("this network needs the step size")
+    return d
+
+
 class DenoisingMLP(nn.Module):
     """[chunk, time embedding, condition] -> residual MLP -> chunk."""
 
     def __init__(self, config: MLP, features: int, horizon: int, action_dim: int) -> None:
         super().__init__()
         self.chunk = (horizon, action_dim)
-        self.time_dim = config.time_dim
-        self.time_embedding = nn.Sequential(
-            Sinusoid(config.time_dim),
-            nn.Linear(config.time_dim, 2 * config.time_dim),
-            Mish(),
-            nn.Linear(2 * config.time_dim, config.time_dim),
-        )
+        self.add = config.combine == "add"
+        if config.time_dim:
+            self.time_embedding = TimeEmbedding(config.time_dim, config.step_size)
+            self.time_dim = config.time_dim
+        else:
+            self.time_embedding, self.time_dim = PlainTime(config.step_size), 1 + config.step_size
         widths = config.condition_hidden
         self.condition = trunk((features, *widths), config.activation, residual=False) if widths else nn.Identity()
+        known = (self.time_dim, widths[-1] if widths else features)
+        if self.add and known[0] != known[1]:
+            raise UserError(f"combine 'add' needs time_dim {known[0]} equal to the condition's width {known[1]}")
         flat = horizon * action_dim
-        width_in = flat + config.time_dim + (widths[-1] if widths else features)
+        width_in = flat + (known[0] if self.add else sum(known))
         self.trunk = trunk((width_in, *config.hidden, flat), config.activation, config.residual)
 
     def forward(
         self, x: Float[Tensor, "B H A"], time: Float[Tensor, "B E"], condition: Float[Tensor, "B C"]
     ) -> Float[Tensor, "B H A"]:
         """One call per row; `time` comes from `time_embedding`, `condition` from `condition`."""
-        return self.trunk(torch.cat([x.flatten(1), time, condition], 1)).view_as(x)
+        known = [time + condition] if self.add else [time, condition]
+        return self.trunk(torch.cat([x.flatten(1), *known], 1)).view_as(x)
 
     def fold(self, times: Float[Tensor, "K E"], condition: Float[Tensor, "B C"]) -> Step:
         """The same network for walking a chain: what time and condition add to the first layer is computed once."""
         first, rest = self.trunk[0], self.trunk[1:]
         assert isinstance(first, nn.Linear)
         assert isinstance(rest, nn.Sequential)
-        flat = self.chunk[0] * self.chunk[1]
-        w_x, w_t, w_c = first.weight.split([flat, self.time_dim, condition.shape[1]], 1)
+        w_x, w_t, w_c = self.split_first()
         from_condition = linear(condition, w_c, first.bias)
         from_time = linear(times, w_t)
 
@@ -121,3 +161,14 @@ class DenoisingMLP(nn.Module):
             return rest(hidden).view_as(x)
 
         return step
+
+    def split_first(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The first layer's weights for the chunk, the time and the condition."""
+        first = self.trunk[0]
+        assert isinstance(first, nn.Linear)
+        flat = self.chunk[0] * self.chunk[1]
+        if self.add:
+            w_x, w_known = first.weight.split([flat, self.time_dim], 1)
+            return w_x, w_known, w_known
+        w_x, w_t, w_c = first.weight.split([flat, self.time_dim, first.in_features - flat - self.time_dim], 1)
+        return w_x, w_t, w_c

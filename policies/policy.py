@@ -12,16 +12,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
 from ..shapes import Float, Int
 from ..spec import ArraySpec, EnvSpec, PolicySpec
-from .network import MLP
+from .network import MLP, DenoisingMLP
 from .normalizer import Normalizer
-from .path import CosinePath, LinearPath, Predicts, training_target
-from .sampler import Chain, Sampler, Step, Stochastic, Transitions, denoise, normal_log_prob, sample_chain
+from .objective import Consistency, Matching, MeanFlow, Shortcut
+from .path import CosinePath, LinearPath, Predicts, VPPath, data_from_output, training_target
+from .sampler import (
+    Chain,
+    Exploration,
+    Sampler,
+    Step,
+    Stochastic,
+    Transitions,
+    clamp,
+    denoise,
+    normal_log_prob,
+    sample_chain,
+)
 
 ACTION = "action"
 _transitions = lru_cache(maxsize=64)(Transitions)
@@ -33,10 +46,12 @@ class PolicyConfig:
     """What a policy is made of; sizes of observations and actions come from the environment or the data."""
 
     network: MLP = field(default_factory=MLP)
-    path: CosinePath | LinearPath = field(default_factory=CosinePath)
+    path: CosinePath | VPPath | LinearPath = field(default_factory=CosinePath)
     sampler: Sampler = field(default_factory=Sampler)
     predicts: Predicts = "eps"
     """what the network's output means"""
+    objective: Matching | Shortcut | MeanFlow | Consistency = field(default_factory=Matching)
+    """what the network is trained on"""
     horizon: int = 4
     n_action_steps: int = 4
     n_obs_steps: int = 1
@@ -50,6 +65,10 @@ class PolicyConfig:
     def spec_for(self, env: EnvSpec) -> PolicySpec:
         """The policy's specification in an environment."""
         return replace(self.spec(env.obs, env.action, env.control_hz), env=env.id, env_kwargs=env.kwargs)
+
+    def build(self, spec: PolicySpec) -> Policy:
+        """The policy, with fresh weights."""
+        return Policy(self, spec)
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,10 @@ class Context:
         """Each row `times` times, in place."""
         return Context(self.features.repeat_interleave(times, 0), self.condition.repeat_interleave(times, 0))
 
+    def rows(self, which: slice | Tensor) -> Context:
+        """Some of the rows."""
+        return Context(self.features[which], self.condition[which])
+
 
 class Policy(nn.Module):
     """An actor with its inside open. `network` acts from `tuned_from` on, a frozen `prefix` before it."""
@@ -72,6 +95,7 @@ class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, spec: PolicySpec) -> None:
         super().__init__()
         config.path.check_predicts(config.predicts)
+        config.objective.check(config)
         config.path.grid(config.sampler.steps)  # refuses more steps than the path has
         self.config, self.spec = config, spec
         self.normalizer = Normalizer({**spec.obs, ACTION: spec.action})
@@ -124,10 +148,10 @@ class Policy(nn.Module):
 
     # The chain
 
-    def transitions(self, eta: float | None = None) -> Transitions:
-        """The sampler's transitions, or those of another eta."""
-        c, s = self.config, self.config.sampler
-        return _transitions(c.path, c.predicts, s.steps, s.eta if eta is None else eta, s.clip_data)
+    def transitions(self, explore: Exploration | None = None) -> Transitions:
+        """The sampler's transitions, or those of an exploration in its place."""
+        c = self.config
+        return _transitions(c.path, c.predicts, _explored(c.sampler, explore))
 
     @property
     def first_tuned(self) -> int:
@@ -149,16 +173,18 @@ class Policy(nn.Module):
             n = 1 + self.config.sampler.steps if steps else 1
         return torch.randn(batch, n, horizon, dim, generator=generator, device=self.device, dtype=self.dtype)
 
-    def _times(self) -> Float[Tensor, " K"]:
-        inputs = self.config.path.time_input(self.transitions().t[:-1])
-        return torch.as_tensor(inputs, device=self.device, dtype=self.dtype)
+    def embed_times(self, network: DenoisingMLP | None = None) -> Float[Tensor, "K E"]:
+        """What the (or another) network makes of the sampler's times and step sizes."""
+        steps = self.config.sampler.steps
+        values = (self.config.path.inputs(steps), np.diff(self.transitions().t))
+        t, d = (torch.as_tensor(v, device=self.device, dtype=self.dtype) for v in values)
+        return (network or self.network).time_embedding(t, d)
 
     def _step(self, context: Context) -> Step:
-        times = self._times()
-        tuned = self.network.fold(self.network.time_embedding(times), context.condition)
+        tuned = self.network.fold(self.embed_times(), context.condition)
         if self.prefix is None:
             return tuned
-        frozen = self.prefix.fold(self.prefix.time_embedding(times), self.prefix.condition(context.features))
+        frozen = self.prefix.fold(self.embed_times(self.prefix), self.prefix.condition(context.features))
         first = self.first_tuned
         return lambda k, x: frozen(k, x) if k < first else tuned(k, x)
 
@@ -168,23 +194,28 @@ class Policy(nn.Module):
         noise: Float[Tensor, "B N H A"],
         *,
         start: int = 0,
-        stochastic: Stochastic | None = None,
+        stochastic: Exploration | None = None,
     ) -> Chain:
         """Walk chains from `noise`, keeping latents from transition `start` on.
 
         With `stochastic` every stored transition has a positive std and a log-prob, and `noise` needs a draw per step.
         """
         self._check_noise(noise, needs_steps=stochastic is not None or not self.config.sampler.deterministic)
-        transitions = self.transitions(stochastic.eta if stochastic else None)
-        clip = self.config.sampler.noise_clip
-        step = self._step(context)
-        return sample_chain(step, transitions, noise, start=start, noise_clip=clip, stochastic=stochastic)
+        transitions = self.transitions(stochastic)
+        draw, score = transitions.std, None
+        if isinstance(stochastic, Tensor):
+            draw = score = stochastic
+        elif stochastic:
+            draw, score = (transitions.floored(s) for s in (stochastic.min_std, stochastic.min_score_std))
+        return sample_chain(self._step(context), transitions, noise, start=start, draw=draw, score=score)
 
-    def score(self, context: Context, chain: Chain, stochastic: Stochastic) -> Float[Tensor, "B S H A"]:
+    def score(self, context: Context, chain: Chain, stochastic: Exploration) -> Float[Tensor, "B S H A"]:
         """Log-probs of a stored chain under the tuned network: one call, transitions folded into the batch."""
         batch, stored = chain.x.shape[0], chain.x.shape[1] - 1
         k = torch.arange(chain.start, chain.start + stored, device=chain.x.device).repeat(batch)
         x, x_next = chain.x[:, :-1].flatten(0, 1), chain.x[:, 1:].flatten(0, 1)
+        if isinstance(stochastic, Tensor):
+            stochastic = stochastic[:, chain.start :].flatten(0, 1)
         return self.log_prob(context.repeat(stored), x, x_next, k, stochastic).unflatten(0, (batch, stored))
 
     def log_prob(
@@ -193,18 +224,43 @@ class Policy(nn.Module):
         x: Float[Tensor, "B H A"],
         x_next: Float[Tensor, "B H A"],
         k: Int[Tensor, " B"],
-        stochastic: Stochastic,
+        stochastic: Exploration,
     ) -> Float[Tensor, "B H A"]:
         """Log-density of transitions x -> x_next, one transition index per row, by the tuned network.
 
-        Raises:
-            UserError: if a row belongs to the frozen prefix.
+        `stochastic` as a tensor holds the standard deviations of the rows, (B, H, A).
         """
-        times = self.network.time_embedding(self._times())[k]
-        output = self.network(x, times, context.condition)
-        transitions = self.transitions(stochastic.eta)
-        std = torch.as_tensor(transitions.floored(stochastic.min_score_std), device=x.device, dtype=x.dtype)
-        return normal_log_prob(x_next, transitions.mean(output, x, k), std[k][:, None, None])
+        output = self.network(x, self.embed_times()[k], context.condition)
+        transitions = self.transitions(stochastic)
+        if isinstance(stochastic, Tensor):
+            std = stochastic
+        else:
+            floored = transitions.floored(stochastic.min_score_std)
+            std = torch.as_tensor(floored, device=x.device, dtype=x.dtype)[k][:, None, None]
+        return normal_log_prob(x_next, transitions.mean(output, x, k), std)
+
+    # One call
+
+    def predict(
+        self,
+        context: Context,
+        x: Float[Tensor, "B H A"],
+        t: Float[Tensor, " B"],
+        d: Float[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B H A"]:
+        """The tuned network's output at times t, for steps of size d where it sees them (None: 0)."""
+        shown = self.config.path.time_input(t).to(x.dtype)
+        times = self.network.time_embedding(shown, torch.zeros_like(shown) if d is None else d.to(x.dtype))
+        return self.network(x, times, context.condition)
+
+    def predict_data(
+        self, context: Context, x: Float[Tensor, "B H A"], t: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B H A"]:
+        """The action that x at times t leads to, as one call sees it (for a posterior mean, see EDP), clipped."""
+        p, q = data_from_output(self.config.predicts, *self.config.path.alpha_sigma_tensor(t))
+        p, q = (c.to(x.dtype)[:, None, None] for c in (p, q))
+        sampler = self.config.sampler
+        return clamp(clamp(p * x + q * self.predict(context, x, t), sampler.clip_data), sampler.clip_mean)
 
     # Training
 
@@ -217,8 +273,7 @@ class Policy(nn.Module):
     ) -> Float[Tensor, " B"]:
         """Squared error of the prediction at time t, per sample; `data` is normalised."""
         alpha, sigma = (c.to(data.dtype)[:, None, None] for c in self.config.path.alpha_sigma_tensor(t))
-        times = self.network.time_embedding(self.config.path.time_input(t).to(data.dtype))
-        output = self.network(alpha * data + sigma * noise, times, context.condition)
+        output = self.predict(context, alpha * data + sigma * noise, t)
         return (output - training_target(self.config.predicts, data, noise)).square().mean((1, 2))
 
     # Acting
@@ -240,7 +295,7 @@ class Policy(nn.Module):
         """The whole chain from normalised features and noise to physical actions; what is compiled and exported."""
         self._check_noise(noise, needs_steps=not self.config.sampler.deterministic)
         step = self._step(self.context(features))
-        action = denoise(step, self.transitions(), noise.to(self.dtype), self.config.sampler.noise_clip)
+        action = denoise(step, self.transitions(), noise.to(self.dtype))
         return self.normalizer.denormalize(ACTION, action)
 
     def _check_noise(self, noise: Tensor, *, needs_steps: bool) -> None:
@@ -277,3 +332,11 @@ class Policy(nn.Module):
         if policy.prefix is not None:
             policy.prefix.load_state_dict(self.network.state_dict())
         return policy
+
+
+def _explored(sampler: Sampler, explore: Exploration | None) -> Sampler:
+    if explore is None:
+        return sampler
+    if isinstance(explore, Stochastic):
+        return replace(sampler, eta=explore.eta, transition=explore.transition)
+    return replace(sampler, eta=0.0, transition="posterior")

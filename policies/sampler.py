@@ -9,7 +9,9 @@ path's marginals. eps_hat follows from the (clipped) data_hat, so with the netwo
 
     data_hat = clip(p_k x + q_k o),    mean = c_k data_hat + d_k x
 
-and every coefficient is a number known before the loop. Shapes: B chains, S stored transitions, K steps.
+and every coefficient is a number known before the loop. Two other families are of the same form: consistency models
+draw the noise of x_s anew (std = sigma_s), and a flow's SDE adds a drift and noise that cancel in the marginals.
+Shapes: B chains, S stored transitions, K steps.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..shapes import Float
-from .path import Path, Predicts, data_from_output
+from .path import LinearPath, Path, Predicts, data_from_output
 
 Step = Callable[[int, Tensor], Tensor]
 """(k, x_k) -> network output at transition k"""
@@ -42,11 +46,15 @@ class Sampler:
     """bound of the predicted action at every step; None: unbounded"""
     noise_clip: float = 3.0
     """bound of the noise added at a step, in standard deviations"""
+    clip_mean: float | None = None
+    """bound of every transition's mean and of the action at the chain's end (flows, instead of `clip_data`)"""
+    transition: Literal["posterior", "renoise", "sde"] = "posterior"
+    """posterior: DDPM to DDIM; renoise: consistency models; sde: the stochastic flow of Flow-GRPO, eta its strength"""
 
     @property
     def deterministic(self) -> bool:
         """No noise beyond the initial one."""
-        return self.eta == 0.0
+        return self.transition != "renoise" and self.eta == 0.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,16 @@ class Stochastic:
     """floor of the standard deviation when drawing; never enters the mean"""
     min_score_std: float = 0.1
     """floor when scoring"""
+    transition: Literal["posterior", "sde"] = "posterior"
+    """sde: a flow's own (Liu et al. 2025, Flow-GRPO), for which 0.7 is the usual eta"""
+
+    def __post_init__(self) -> None:
+        if min(self.min_std, self.min_score_std) <= 0:
+            raise UserError("explore.min_std and explore.min_score_std must be positive: without noise no likelihood")
+
+
+Exploration = Stochastic | Tensor
+"""what makes a chain stochastic: a rule, or the standard deviation of every element at every step, (B, K, H, A)"""
 
 
 @dataclass(frozen=True)
@@ -85,13 +103,16 @@ class Chain:
 
 @dataclass(frozen=True)
 class Transitions:
-    """The K transitions of a path, a parameterisation and an eta, as numbers."""
+    """The K transitions of a path, a parameterisation and a sampler, as numbers."""
 
     path: Path
     predicts: Predicts
-    steps: int
-    eta: float
-    clip_data: float | None
+    sampler: Sampler
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        return self.sampler.steps
 
     @cached_property
     def t(self) -> np.ndarray:
@@ -100,13 +121,32 @@ class Transitions:
 
     @cached_property
     def coefficients(self) -> np.ndarray:
-        """Rows p, q, c, d, std over the K transitions; float64, shape (5, K)."""
+        """Rows p, q, c, d, std over the K transitions; float64, shape (5, K).
+
+        Raises:
+            UserError: for the transition 'sde' on another path than the linear one.
+        """
         alpha, sigma = self.path.alpha_sigma(self.t)
         a_t, a_s, s_t, s_s = alpha[:-1], alpha[1:], sigma[:-1], sigma[1:]
         p, q = data_from_output(self.predicts, a_t, s_t)
-        std = self.eta * s_s * np.sqrt(1 - (a_t * s_s / (a_s * s_t)) ** 2)
+        if self.sampler.transition == "sde":
+            return np.stack([p, q, *self._flow_sde()])
+        if self.sampler.transition == "renoise":
+            std = s_s
+        else:
+            std = self.sampler.eta * s_s * np.sqrt(1 - (a_t * s_s / (a_s * s_t)) ** 2)
         d = np.sqrt(np.maximum(s_s**2 - std**2, 0)) / s_t
         return np.stack([p, q, a_s - d * a_t, d, std])
+
+    def _flow_sde(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # x' = x + h [u - g^2 / (2 (1 - t)) (x - t u)] + g sqrt(h) z with g = eta sqrt((1 - t) / t) and the velocity
+        # u = (data - x) / (1 - t). At t = 0 the denominator of g is the next time (as in Flow-GRPO's code).
+        if not isinstance(self.path, LinearPath):
+            raise UserError("the transition 'sde' needs a flow policy: use 'posterior' on a diffusion path")
+        t, h = self.t[:-1], np.diff(self.t)
+        g2 = self.sampler.eta**2 * (1 - t) / np.where(t > 0, t, self.t[1:])
+        c = h / (1 - t) * (1 + g2 * t / (2 * (1 - t)))
+        return c, 1 - h * g2 / (2 * (1 - t)) - c, np.sqrt(g2 * h)
 
     @cached_property
     def rows(self) -> list[list[float]]:
@@ -124,14 +164,17 @@ class Transitions:
             p, q, c, d, _ = self.rows[k]
         else:
             p, q, c, d = _table(self, x.device, x.dtype)[:4, k, None, None]
-        data = _mix(p, x, q, output)
-        if self.clip_data is not None:
-            data = data.clamp(-self.clip_data, self.clip_data)
-        return _mix(d, x, c, data)
+        data = clamp(_mix(p, x, q, output), self.sampler.clip_data)
+        return clamp(_mix(d, x, c, data), self.sampler.clip_mean)
 
     def floored(self, minimum: float) -> np.ndarray:
         """Standard deviations with a floor, for drawing or scoring."""
         return np.maximum(self.std, minimum)
+
+
+def clamp(x: Tensor, bound: float | None) -> Tensor:
+    """Bounded to +-bound; None: as it is."""
+    return x if bound is None else x.clamp(-bound, bound)
 
 
 def _mix(a: float | Tensor, x: Tensor, b: float | Tensor, y: Tensor) -> Tensor:
@@ -150,15 +193,14 @@ def normal_log_prob(x: Tensor, mean: Tensor, std: float | Tensor) -> Tensor:
     return -0.5 * ((x - mean) / std) ** 2 - log_std - 0.5 * LOG_2PI
 
 
-def denoise(
-    step: Step, transitions: Transitions, noise: Float[Tensor, "B N H A"], noise_clip: float
-) -> Float[Tensor, "B H A"]:
+def denoise(step: Step, transitions: Transitions, noise: Float[Tensor, "B N H A"]) -> Float[Tensor, "B H A"]:
     """Walk the whole chain and return its end alone: what deployment runs and what is exported."""
-    x, kicks = noise[:, 0], _kicks(noise, transitions.std, noise_clip)
+    x, kicks = noise[:, 0], _kicks(noise, transitions.std, transitions.sampler.noise_clip)
+    stochastic = transitions.std > 0
     for k in range(transitions.steps):
         mean = transitions.mean(step(k, x), x, k)
-        x = mean + kicks[:, k] if transitions.std[k] > 0 else mean
-    return x
+        x = mean + kicks[:, k] if stochastic[k] else mean
+    return clamp(x, transitions.sampler.clip_mean) if stochastic[-1] else x
 
 
 def sample_chain(
@@ -167,30 +209,42 @@ def sample_chain(
     noise: Float[Tensor, "B N H A"],
     *,
     start: int,
-    noise_clip: float,
-    stochastic: Stochastic | None,
+    draw: np.ndarray | Tensor,
+    score: np.ndarray | Tensor | None,
 ) -> Chain:
-    """Walk the chain, keeping the latents from transition `start` on, and their log-probs if it is `stochastic`."""
-    std = transitions.floored(stochastic.min_std) if stochastic else transitions.std
-    x, kicks = noise[:, 0], _kicks(noise, std, noise_clip)
+    """Walk the chain, keeping the latents from transition `start` on.
+
+    Args:
+        step: the network.
+        transitions: what it is walked on.
+        noise: initial noise and, where `draw` is positive, one draw per step.
+        start: first stored transition.
+        draw: standard deviations used for drawing, (K,) or (B, K, H, A).
+        score: those used for the log-probs, likewise; None: no log-probs.
+    """
+    x, kicks = noise[:, 0], _kicks(noise, draw, transitions.sampler.noise_clip)
     latents, means = [], []
+    last = transitions.steps - 1
     for k in range(transitions.steps):
         if k >= start:
             latents.append(x)
-        mean = transitions.mean(step(k, x), x, k)
-        x = mean + kicks[:, k] if std[k] > 0 else mean
+        mean = x = transitions.mean(step(k, x), x, k)
+        if isinstance(draw, Tensor) or draw[k] > 0:
+            x = mean + kicks[:, k]
+            x = clamp(x, transitions.sampler.clip_mean) if k == last else x
         if k >= start:
             means.append(mean)
     latents = torch.stack([*latents, x], 1)
-    if not stochastic or not means:
+    if score is None or not means:
         return Chain(latents, None, noise, start)
-    score = _column(transitions.floored(stochastic.min_score_std)[start:], latents)
-    return Chain(latents, normal_log_prob(latents[:, 1:], torch.stack(means, 1), score), noise, start)
+    std = score[:, start:] if isinstance(score, Tensor) else _column(score[start:], latents)
+    return Chain(latents, normal_log_prob(latents[:, 1:], torch.stack(means, 1), std), noise, start)
 
 
-def _kicks(noise: Float[Tensor, "B N H A"], std: np.ndarray, clip: float) -> Tensor:
+def _kicks(noise: Float[Tensor, "B N H A"], std: np.ndarray | Tensor, clip: float) -> Tensor:
     """What each transition adds to its mean, all at once; (B, N - 1, H, A), empty without draws per step."""
-    return noise[:, 1:].clamp(-clip, clip) * _column(std[: noise.shape[1] - 1], noise)
+    draws = noise[:, 1:].clamp(-clip, clip)
+    return draws * (std if isinstance(std, Tensor) else _column(std[: draws.shape[1]], noise))
 
 
 def _column(values: np.ndarray, like: Tensor) -> Float[Tensor, "S 1 1"]:

@@ -1,6 +1,6 @@
 """The denoising chain of an MLP policy in plain numpy, for machines without onnxruntime.
 
-    data = clip(p_k x + q_k output),    x <- c_k data + d_k x + std_k clip(noise_k)
+    data = clip(p_k x + q_k output),    x <- clip'(c_k data + d_k x) + std_k clip(noise_k)
 
 Everything known before the loop was computed at export: the rows p, q, c, d, std and what the time adds to
 the first layer. Shapes: B batch, K steps, HA flattened chunk, W width, F features.
@@ -45,6 +45,7 @@ class Chain:
     def __init__(self, arrays: Arrays, facts: dict[str, Any]) -> None:
         self.arrays = arrays
         self.clip_data = np.inf if facts["clip_data"] is None else facts["clip_data"]
+        self.clip_mean = np.inf if facts.get("clip_mean") is None else facts["clip_mean"]
         self.noise_clip = facts["noise_clip"]
         self.names: list[str] = facts["observations"]
         self.first_tuned: int = facts["first_tuned"]
@@ -65,8 +66,12 @@ class Chain:
                 step = tuned
             data = _clip(p * x + q * step(k, x), self.clip_data)
             x = c * data + d * x
+            if self.clip_mean < np.inf:
+                x = _clip(x, self.clip_mean)
             if std > 0:
                 x += draws[k]
+        if self.clip_mean < np.inf:
+            x = _clip(x, self.clip_mean)
         action = x.reshape(len(noise), *noise.shape[2:])
         return self.arrays["action.center"] + action * self.arrays["action.half"]
 
@@ -138,4 +143,8 @@ def _mish(x: Array) -> Array:
     return x * (n / (n + 2))
 
 
-ACTIVATIONS = {"relu": _relu, "mish": _mish}
+def _gelu(x: Array) -> Array:
+    return 0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+
+
+ACTIVATIONS = {"relu": _relu, "mish": _mish, "gelu": _gelu, "tanh": np.tanh}

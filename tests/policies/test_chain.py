@@ -43,7 +43,7 @@ def test_log_prob_is_the_normal_density():
     explore = Stochastic(1.0, 0.2, 0.3)
     policy = tiny("ddpm", steps=6)
     context, chain = recorded(policy, 0, explore)
-    transitions = policy.transitions(1.0)
+    transitions = policy.transitions(explore)
     times = policy.network.time_embedding(policy.config.path.time_input(torch.from_numpy(transitions.t[:-1])))
     assert chain.log_prob is not None
     for k in range(6):

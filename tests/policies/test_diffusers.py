@@ -38,10 +38,10 @@ def network(dtype: torch.dtype):
 
 
 def ours(path, sampler, predicts, noise):
-    transitions = Transitions(path, predicts, sampler.steps, sampler.eta, sampler.clip_data)
+    transitions = Transitions(path, predicts, sampler)
     index = path.time_input(transitions.t[:-1])
     net = network(noise.dtype)
-    return denoise(lambda k, x: net(int(index[k]), x), transitions, noise, sampler.noise_clip)
+    return denoise(lambda k, x: net(int(index[k]), x), transitions, noise)
 
 
 def draws(steps: int, dtype: torch.dtype) -> torch.Tensor:

@@ -82,7 +82,7 @@ def test_critic(shared_data):
 def test_ddpm_schedule(shared_data, levels):
     f = Fixture(shared_data, "dppo_schedules")
     close(CosinePath(levels).alpha_bar(), f.tensor(f"out64.K{levels}.alphas_cumprod"))
-    p, q, c, d, std = Transitions(CosinePath(levels), "eps", levels, 1.0, 1.0).coefficients[:, ::-1].copy()
+    p, q, c, d, std = Transitions(CosinePath(levels), "eps", Sampler(levels, 1.0, 1.0)).coefficients[:, ::-1].copy()
     close(std**2, f.tensor(f"out64.K{levels}.ddpm_var"))
     close(c, f.tensor(f"out64.K{levels}.ddpm_mu_coef1"))
     close(d, f.tensor(f"out64.K{levels}.ddpm_mu_coef2"))
@@ -96,7 +96,7 @@ def test_ddim_schedule(shared_data, levels, steps):
     path = CosinePath(levels)
     close(path.time_input(path.grid(steps)[:-1]), f.tensor(f"{key}.ddim_t"))
     for eta in (0, 1):
-        transitions = Transitions(path, "eps", steps, float(eta), 1.0)
+        transitions = Transitions(path, "eps", Sampler(steps, float(eta), 1.0))
         x, zero = torch.full((1, 1, 1), 0.7, dtype=torch.float64), torch.zeros(1, 1, 1, dtype=torch.float64)
         means = [transitions.mean(zero, x, k).item() for k in range(steps)]
         close(means, f.tensor(f"{key}.mu_eps0_x0.7_eta{eta}"))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noisepilot.errors import UserError
-from noisepilot.policies import CosinePath, LinearPath, Transitions
+from noisepilot.policies import CosinePath, LinearPath, Sampler, Transitions
 
 TOLERANCE = 1e-12
 quick = settings(deadline=None, max_examples=60)
@@ -53,7 +53,7 @@ def near(ours: float, theirs: float, scale: float = 1.0) -> None:
 @given(diffusions(), numbers, numbers, clips, st.sampled_from(["eps", "data"]))
 def test_eta_1_is_the_ddpm_posterior(case, output, x, bound, predicts):
     path, steps = case
-    transitions = Transitions(path, predicts, steps, 1.0, bound)
+    transitions = Transitions(path, predicts, Sampler(steps, 1.0, bound))
     for k, (bar, after) in enumerate(zip(*bars(path, transitions), strict=True)):
         alpha, beta = bar / after, 1 - bar / after
         data = clipped((x - np.sqrt(1 - bar) * output) / np.sqrt(bar) if predicts == "eps" else output, bound)
@@ -66,7 +66,7 @@ def test_eta_1_is_the_ddpm_posterior(case, output, x, bound, predicts):
 @given(diffusions(), numbers, numbers, clips, st.floats(0, 1), st.sampled_from(["eps", "data"]))
 def test_any_eta_is_ddim_with_eps_recomputed_from_the_clipped_data(case, output, x, bound, eta, predicts):
     path, steps = case
-    transitions = Transitions(path, predicts, steps, eta, bound)
+    transitions = Transitions(path, predicts, Sampler(steps, eta, bound))
     for k, (bar, after) in enumerate(zip(*bars(path, transitions), strict=True)):
         data = clipped((x - np.sqrt(1 - bar) * output) / np.sqrt(bar) if predicts == "eps" else output, bound)
         eps = (x - np.sqrt(bar) * data) / np.sqrt(1 - bar)
@@ -81,8 +81,8 @@ def test_any_eta_is_ddim_with_eps_recomputed_from_the_clipped_data(case, output,
 @quick
 @given(st.integers(1, 100), numbers, numbers, clips)
 def test_eta_0_on_the_linear_path_is_eulers_step(steps, output, x, bound):
-    velocity = Transitions(LinearPath(), "velocity", steps, 0.0, bound)
-    data = Transitions(LinearPath(), "data", steps, 0.0, bound)
+    velocity = Transitions(LinearPath(), "velocity", Sampler(steps, 0.0, bound))
+    data = Transitions(LinearPath(), "data", Sampler(steps, 0.0, bound))
     for k in range(steps):
         t = k / steps
         v = (clipped(x + (1 - t) * output, bound) - x) / (1 - t)
@@ -97,7 +97,7 @@ def test_eta_0_on_the_linear_path_is_eulers_step(steps, output, x, bound):
 def test_eta_1_is_bayes_rule_on_any_path(case, data, x):
     """Prior x_s | data times likelihood x_t | x_s, two Gaussians multiplied."""
     path, steps = case
-    transitions = Transitions(path, "data", steps, 1.0, None)
+    transitions = Transitions(path, "data", Sampler(steps, 1.0, None))
     alpha, sigma = path.alpha_sigma(path.grid(steps))
     for k in range(steps - 1):  # the last step's prior is a point
         a = alpha[k] / alpha[k + 1]
@@ -113,7 +113,7 @@ def test_eta_1_is_bayes_rule_on_any_path(case, data, x):
 @quick
 @given(diffusions(), st.floats(0, 1), st.floats(0, 0.5))
 def test_floors_never_enter_the_mean(case, eta, floor):
-    transitions = Transitions(case[0], "eps", case[1], eta, 1.0)
+    transitions = Transitions(case[0], "eps", Sampler(case[1], eta, 1.0))
     before = transitions.coefficients.copy()
     assert (transitions.floored(floor) == np.where(transitions.std > floor, transitions.std, floor)).all()
     assert (transitions.coefficients == before).all()
@@ -124,7 +124,7 @@ def test_dppo_stds_of_twenty_steps():
     """The table that DPPO's documentation prints, noisiest first."""
     printed = [0.996, 0.857, 0.731, 0.641, 0.573, 0.519, 0.474, 0.435, 0.401, 0.369, 0.339]
     printed += [0.311, 0.283, 0.255, 0.226, 0.195, 0.162, 0.123, 0.076, 0]
-    assert np.abs(Transitions(CosinePath(20), "eps", 20, 1.0, 1.0).std - printed).max() < 6e-4
+    assert np.abs(Transitions(CosinePath(20), "eps", Sampler(20, 1.0, 1.0)).std - printed).max() < 6e-4
 
 
 @pytest.mark.parametrize("steps", [0, 21, -1])
