@@ -25,15 +25,18 @@ def clipped_surrogate(
     return torch.maximum(-advantage * ratio, -advantage * bounded)
 
 
-def ratio_statistics(log_ratio: Tensor, clip: float | Tensor) -> dict[str, Tensor]:
+def ratio_statistics(
+    log_ratio: Float[Tensor, " B"], clip: float | Tensor, weight: Float[Tensor, " B"] | None = None
+) -> dict[str, Tensor]:
     """Sums over samples: the k3 estimate of KL(old || new), ratios outside the clip range, the ratio itself."""
     log_ratio = log_ratio.detach()
     ratio = log_ratio.exp()
-    return {
-        "approx_kl": ((ratio - 1) - log_ratio).sum(),
-        "clip_fraction": ((ratio - 1).abs() > clip).to(ratio.dtype).sum(),
-        "ratio": ratio.sum(),
+    columns = {
+        "approx_kl": (ratio - 1) - log_ratio,
+        "clip_fraction": ((ratio - 1).abs() > clip).to(ratio.dtype),
+        "ratio": ratio,
     }
+    return {name: (value if weight is None else weight * value).sum() for name, value in columns.items()}
 
 
 def value_error(
@@ -59,9 +62,12 @@ def shuffled_minibatches(
             yield order[start : start + size]
 
 
-def micro_batches(rows: Tensor) -> tuple[Tensor, ...]:
-    """Parts of a minibatch whose gradients are added up: the same gradient, faster on a CPU."""
-    return rows.split(MICRO_BATCH) if rows.device.type == "cpu" else (rows,)
+def micro_batches(rows: Tensor, calls: int = 1) -> tuple[Tensor, ...]:
+    """Parts of a minibatch whose gradients are added up: the same gradient, faster on a CPU.
+
+    `calls`: rows of the network that one row here costs.
+    """
+    return rows.split(max(1, MICRO_BATCH // calls)) if rows.device.type == "cpu" else (rows,)
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:

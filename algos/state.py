@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from ..policies.policy import Policy
 from ..shapes import Float
 from .returns import RewardScale
+
+StateT = TypeVar("StateT", bound="ActorCriticState")
 
 
 @dataclass
@@ -26,12 +29,20 @@ class ActorCriticState:
 
     @classmethod
     def create(
-        cls, policy: Policy, critic: nn.Module, actor_lr: float, critic_lr: float, scale: RewardScale
-    ) -> ActorCriticState:
-        """Optimisers without weight decay, as in DPPO."""
-        actor = torch.optim.AdamW(policy.network.parameters(), lr=actor_lr, weight_decay=0, fused=True)
+        cls: type[StateT],
+        policy: Policy,
+        critic: nn.Module,
+        actor_lr: float,
+        critic_lr: float,
+        scale: RewardScale,
+        beside: Sequence[nn.Module] = (),
+        **fields: Any,
+    ) -> StateT:
+        """Optimisers without weight decay, as in DPPO; the actor's trains the modules `beside` the policy too."""
+        trained = [p for module in (policy.network, *beside) for p in module.parameters()]
+        actor = torch.optim.AdamW(trained, lr=actor_lr, weight_decay=0, fused=True)
         value = torch.optim.AdamW(critic.parameters(), lr=critic_lr, weight_decay=0, fused=True)
-        return cls(policy, critic, actor, value, scale)
+        return cls(policy, critic, actor, value, scale, **fields)
 
     def value(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
         """Values in parts that stay in a CPU's caches."""
@@ -41,6 +52,16 @@ class ActorCriticState:
         """Forget all gradients."""
         self.actor_optimizer.zero_grad()
         self.critic_optimizer.zero_grad()
+
+    def clip_gradients(self, norm: float) -> None:
+        """Bound the norm of the actor's and of the critic's gradient."""
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], norm)
+
+    @property
+    def actor(self) -> Policy:
+        """What is evaluated and saved."""
+        return self.policy
 
     def modules(self) -> dict[str, nn.Module]:
         """What has weights."""

@@ -1,4 +1,4 @@
-"""The verb `import`: official DPPO weights, as plain arrays, become a policy folder."""
+"""The verb `import`: official DPPO or ReinFlow weights, as plain arrays, become a policy folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Import:
 def import_weights(argv: list[str]) -> int:
     """`noisepilot import RECIPE --weights W.npz --normalization N.npz --out FOLDER`."""
     from ..envs import make_core
-    from ..policies.dppo_weights import load_dppo_weights
+    from ..policies.official_weights import load_official_weights
     from ..policies.policy import Policy
     from ..policies.storage import save_policy
 
@@ -38,7 +38,7 @@ def import_weights(argv: list[str]) -> int:
         raise UserError("import needs a recipe with an environment: see `noisepilot list`")
     spec = make_core(recipe.env.id, **recipe.env.kwargs).spec
     policy = Policy(recipe.policy, recipe.policy.spec_for(spec))
-    load_dppo_weights(policy, config.weights, config.normalization, config.prefix)
-    save_policy(policy, config.out, {"source": f"official DPPO weights, {config.weights.name}"})
+    load_official_weights(policy, config.weights, config.normalization, config.prefix)
+    save_policy(policy, config.out, {"source": f"official weights, {config.weights.name}"})
     print(f"policy: {config.out}")
     return 0

@@ -29,7 +29,7 @@ def started(algo: DPPO = ALGO, kind: str = "ddpm", **changes):
 
 def pairs(algo, decisions, count: int | None = None, seed: int = 0):
     total = decisions.log_prob.shape[0] * decisions.log_prob.shape[1]
-    return algo.pairs(decisions, torch.randperm(total, generator=generator(seed))[:count])
+    return algo.minibatch_of(decisions, torch.randperm(total, generator=generator(seed))[:count])
 
 
 def test_clip_range_by_hand():
@@ -52,14 +52,14 @@ def test_credit_by_hand():
 
 def test_pairs_join_decisions_and_steps():
     _, _, decisions = started()
-    batch = ALGO.pairs(decisions, torch.tensor([0, 1, 2, 3, 59]))
+    batch = ALGO.minibatch_of(decisions, torch.tensor([0, 1, 2, 3, 59]))
     assert batch.decision.tolist() == [0, 0, 0, 1, 19]
     assert batch.i.tolist() == [0, 1, 2, 0, 2]
 
 
 def test_the_start_of_an_update_has_no_ratio():
     state, _, decisions = started()
-    loss, sums = ALGO.policy_loss(state.policy, pairs(ALGO, decisions))
+    loss, sums = ALGO.policy_loss(state, pairs(ALGO, decisions))
     assert sums["ratio"] / len(loss) == pytest.approx(1, abs=1e-12)
     assert sums["clip_fraction"] == 0
     assert abs(sums["approx_kl"]) < 1e-12
@@ -69,7 +69,7 @@ def test_zero_advantage_gives_zero_policy_gradient():
     state, _, decisions = started()
     jolt(state.policy.network)
     batch = pairs(ALGO, decisions)
-    loss, _ = ALGO.policy_loss(state.policy, replace(batch, advantage=torch.zeros_like(batch.advantage)))
+    loss, _ = ALGO.policy_loss(state, replace(batch, advantage=torch.zeros_like(batch.advantage)))
     loss.mean().backward()
     assert all((p.grad == 0).all() for p in state.policy.network.parameters())
 
@@ -80,7 +80,7 @@ def test_first_policy_gradient_is_reinforce():
     state, _, decisions = started(algo)
     batch = pairs(algo, decisions)
     network = list(state.policy.network.parameters())
-    ours = torch.autograd.grad(algo.policy_loss(state.policy, batch)[0].mean(), network)
+    ours = torch.autograd.grad(algo.policy_loss(state, batch)[0].mean(), network)
     context = state.policy.context(decisions.features)
     x = decisions.latents
     log_prob = torch.stack(
@@ -104,7 +104,7 @@ def test_micro_batches_add_up_to_the_same_gradient(rows, monkeypatch):
         jolt(state.policy.network)
         batch = pairs(ALGO, decisions, 40)
         assert len(batch.parts()) == math.ceil(40 / size)
-        ALGO._step(state, batch, defaultdict(list))
+        ALGO._step(state, batch, decisions, defaultdict(list))
         grads.append([p.grad for m in (state.policy.network, state.critic) for p in m.parameters()])
     for a, b in zip(*grads, strict=True):
         assert (a - b).abs().max() < 1e-12
@@ -224,8 +224,8 @@ def test_actions_beyond_the_executed_ones_do_not_count():
     state, _, decisions = started()
     latents = decisions.latents.clone()
     latents[:, -1, 2:] += 5  # the third action of the last latent is never an input
-    changed = replace(decisions, latents=latents)
-    loss, changed_loss = (ALGO.policy_loss(state.policy, pairs(ALGO, d))[0] for d in (decisions, changed))
+    changed = replace(decisions, extras={**decisions.extras, "latents": latents})
+    loss, changed_loss = (ALGO.policy_loss(state, pairs(ALGO, d))[0] for d in (decisions, changed))
     assert (loss == changed_loss).all()
 
 

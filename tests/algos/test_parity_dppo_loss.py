@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from noisepilot.algos.dppo import DPPO, Decisions, Pairs
+from noisepilot.algos.dppo import DPPO, Pairs
+from noisepilot.algos.onpolicy import Decisions
 from noisepilot.algos.returns import Ends, RewardScale, gae
 from noisepilot.policies import CriticMLP, Sampler, Stochastic
 
@@ -57,9 +58,7 @@ def test_loss_and_gradients(shared_data, name):
     old = torch.zeros(count, kft, executed, f.set("Da"), dtype=torch.float64)
     old[rows, i] = f.tensor("oldlogprobs")[:, :executed]
     decisions = Decisions(
-        features=f.tensor("state").flatten(1),
-        latents=latents,
-        log_prob=old,
+        {"features": f.tensor("state").flatten(1), "latents": latents, "log_prob": old},
         advantage=f.tensor("advantages"),
         returns=f.tensor("returns"),
         value=f.tensor("oldvalues"),
@@ -68,7 +67,7 @@ def test_loss_and_gradients(shared_data, name):
     batch = Pairs(decisions, rows, i, credit, algo.clip_range(kft)[i])
 
     state.zero_grad()
-    loss, sums = algo.policy_loss(state.policy, batch)
+    loss, sums = algo.policy_loss(state, batch)
     loss.mean().backward()
     value_loss = algo.value_loss(state, decisions, torch.ones(count, dtype=torch.float64))
 

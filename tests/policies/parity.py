@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from noisepilot.policies.dppo_weights import rename
+from noisepilot.policies.official_weights import rename
 
 
 class Fixture:
@@ -24,4 +24,5 @@ class Fixture:
 
     def weights(self, part: str, prefix: str = "w", dtype=torch.float64) -> dict[str, torch.Tensor]:
         start = f"{prefix}.{part}."
-        return {rename(k.removeprefix(start)): self.tensor(k, dtype) for k in self.arrays.files if k.startswith(start)}
+        names = [k for k in self.arrays.files if k.startswith(start) and ".logvar_m" not in k]  # the noise's bounds
+        return {rename(k.removeprefix(start)): self.tensor(k, dtype) for k in names}

@@ -1,6 +1,7 @@
-"""Weights of the official DPPO code, as plain arrays, in our policies.
+"""Weights of the official DPPO and ReinFlow code, as plain arrays, in our policies.
 
-The official names are those of irom-lab/dppo's `DiffusionMLP` and `CriticObs`; arrays come as .npz, never pickled.
+The official names are those of irom-lab/dppo's `DiffusionMLP` and `CriticObs` and of ReinFlow's `FlowMLP`,
+`ShortCutFlowMLP` and noise network; arrays come as .npz, never pickled.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from ..errors import UserError
 from .policy import ACTION, Policy
 
 _NAMES = (
-    (r"^(Q1|mlp_mean)\.layers\.(\d+)\.", r"trunk.\2."),
-    (r"^(Q1|mlp_mean)\.moduleList\.(\d+)\.linear_1\.", lambda m: f"trunk.{2 * int(m[2])}."),
-    (r"^cond_mlp\.moduleList\.(\d+)\.linear_1\.", lambda m: f"condition.{2 * int(m[1])}."),
+    (r"(Q1|mlp_mean|vel_head)\.layers\.(\d+)\.", r"trunk.\2."),
+    (r"(Q1|mlp_mean|vel_head|mlp_logvar)\.moduleList\.(\d+)\.linear_1\.", lambda m: f"trunk.{2 * int(m[2])}."),
+    (r"(cond_mlp|cond_emb)\.moduleList\.(\d+)\.linear_1\.", lambda m: f"condition.{2 * int(m[2])}."),
+    (r"t_emb\.(\d)\.", lambda m: f"time_embedding.{1 + int(m[1])}."),
+    (r"explore_noise_net\.", "noise."),
 )
 
 
@@ -28,7 +31,7 @@ def rename(name: str) -> str:
     return name
 
 
-def load_dppo_weights(policy: Policy, weights: Path, normalization: Path, prefix: str = "ema/network.") -> Policy:
+def load_official_weights(policy: Policy, weights: Path, normalization: Path, prefix: str = "ema/network.") -> Policy:
     """Fill a state policy with official weights and their minima and maxima.
 
     Args:
