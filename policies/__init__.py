@@ -3,7 +3,8 @@
 from .critic import Critic, CriticMLP
 from .network import MLP
 from .normalizer import Normalizer
-from .path import CosinePath, LinearPath
+from .objective import Consistency, Matching, MeanFlow, Shortcut
+from .path import CosinePath, LinearPath, TimeDraw, VPPath
 from .policy import Context, Policy, PolicyConfig
 from .sampler import Chain, Sampler, Stochastic, Transitions
 from .storage import default_device, load_policy, save_policy
@@ -11,17 +12,23 @@ from .storage import default_device, load_policy, save_policy
 __all__ = [
     "MLP",
     "Chain",
+    "Consistency",
     "Context",
     "CosinePath",
     "Critic",
     "CriticMLP",
     "LinearPath",
+    "Matching",
+    "MeanFlow",
     "Normalizer",
     "Policy",
     "PolicyConfig",
     "Sampler",
+    "Shortcut",
     "Stochastic",
+    "TimeDraw",
     "Transitions",
+    "VPPath",
     "default_device",
     "load_policy",
     "save_policy",

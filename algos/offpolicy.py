@@ -1,0 +1,131 @@
+"""What an off-policy algorithm is to the loop that runs it: nothing here computes.
+
+The loop asks `act` for a decision in every slot, stores what came of it, and calls `update` with samples of the
+replay. Shapes: N slots, n executed actions, A action dim, T observations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..envs.core import State as EnvState
+from ..envs.core import Step
+from ..policies.actor import Actor
+from ..spec import EnvSpec
+from .replay import Experience
+
+
+@runtime_checkable
+class VectorEnv(Protocol):
+    """N slots that step whole chunks of tensors; `envs/core.py` explains a Step, `envs/vector.py` makes one."""
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(
+        self, seeds: Sequence[int], slots: Sequence[int] | None = None, state: EnvState | None = None
+    ) -> dict[str, Tensor]:
+        """Start episodes in `slots`, one seed each."""
+        ...
+
+    def step(self, action: Tensor) -> Step:
+        """Execute (N, n, A)."""
+        ...
+
+    def get_state(self, slots: Sequence[int] | None = None) -> EnvState:
+        """Everything needed to continue bit-equal."""
+        ...
+
+    def set_state(self, state: EnvState, slots: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Put slots back; returns their observations."""
+        ...
+
+
+@runtime_checkable
+class OffPolicyState(Protocol):
+    """What an algorithm keeps between updates, and how it is saved."""
+
+    step: int
+    """gradient steps done"""
+
+    @property
+    def actor(self) -> Actor:
+        """The module to evaluate and save; it acts in the environment as it is, not in the wrapped one."""
+        ...
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What has weights."""
+        ...
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """What has moments."""
+        ...
+
+    def extra(self) -> dict[str, Any]:
+        """The rest of the state: numbers and small tensors."""
+        ...
+
+    def load_extra(self, extra: dict[str, Any]) -> None:
+        """Restore what `extra` returned."""
+        ...
+
+
+@runtime_checkable
+class OffPolicy(Protocol):
+    """A frozen dataclass of hyperparameters with these fields and methods."""
+
+    @property
+    def batch(self) -> int:
+        """Transitions per gradient step."""
+        ...
+
+    @property
+    def replay(self) -> int:
+        """Transitions that the replay holds."""
+        ...
+
+    @property
+    def warmup(self) -> int:
+        """Decisions, over all slots, before the first gradient step."""
+        ...
+
+    @property
+    def utd(self) -> float:
+        """Gradient steps per decision (update-to-data ratio); every slot's decision counts."""
+        ...
+
+    @property
+    def train_every(self) -> int:
+        """Vector steps between blocks of gradient steps."""
+        ...
+
+    @property
+    def demo_share(self) -> float:
+        """Share of each batch that is drawn from demonstrations, where there are any."""
+        ...
+
+    def wrap(self, base: Actor | None, env: VectorEnv, generator: torch.Generator) -> VectorEnv:
+        """The environment that the algorithm acts in: `env` itself, or one with `base` inside."""
+        ...
+
+    def init(self, base: Actor | None, spec: EnvSpec) -> Any:
+        """A fresh `OffPolicyState`; `spec` is the wrapped environment's."""
+        ...
+
+    def act(
+        self, state: Any, obs: Mapping[str, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Explore: (N, n, A) actions for the wrapped environment, in its units, and extras.
+
+        `obs` are the wrapped environment's, name -> (N, T, ...). `extras["action"]` (N, n, A) is what the replay
+        stores as the action, normalised; further extras are stored beside it.
+        """
+        ...
+
+    def update(self, state: Any, batch: Experience, generator: torch.Generator) -> dict[str, Tensor]:
+        """One gradient step; returns metrics as tensors, for reading a number would wait for the device."""
+        ...

@@ -1,0 +1,65 @@
+"""What evaluation, export and the wrappers of a frozen policy need of anything that acts.
+
+B batch, T observations, K denoising steps, H horizon, A action dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..spec import PolicySpec
+from .normalizer import Normalizer
+from .policy import Context
+
+@runtime_checkable
+class Actor(Protocol):
+    """What evaluation needs of a policy."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Shapes, horizon and executed steps."""
+        ...
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """(K+1, H, A): Gaussian numbers that one decision consumes."""
+        ...
+
+    def act(
+        self, obs: Mapping[str, Tensor], noise: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Observations name -> (B, T, ...) and noise (B, K+1, H, A) to actions (B, H, A), physical units."""
+        ...
+
+
+@runtime_checkable
+class Base(Actor, Protocol):
+    """What can be steered or corrected: an actor whose scales are known. A `Policy`, or a black box."""
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Of observations and actions."""
+        ...
+
+    @property
+    def feature_dim(self) -> int:
+        """F: length of the encoded observation."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its precision."""
+        ...
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Context:
+        """Physical observations, name -> (B, T, ...), to features."""
+        ...
