@@ -200,10 +200,14 @@ class Consistency:
         """The loss with everything given."""
         later = t + 1 / self.levels
         with torch.no_grad():
-            target = policy.predict_data(context, (1 - _wide(later)) * noise + _wide(later) * data, later)
-        end = policy.predict_data(context, (1 - _wide(t)) * noise + _wide(t) * data, t)
-        distance = ((end - target).square().mean((1, 2)) + self.huber**2).sqrt() - self.huber
+            target = self._end(policy, context, data, later, noise)
+        gap = self._end(policy, context, data, t, noise) - target
+        distance = (gap.square().mean((1, 2)) + self.huber**2).sqrt() - self.huber
         return self.levels * distance
+
+    def _end(self, policy: Policy, context: Context, data: Chunk, t: Float[Tensor, " B"], noise: Chunk) -> Chunk:
+        x = (1 - _wide(t)) * noise + _wide(t) * data
+        return x + (1 - _wide(t)) * policy.predict(context, x, t)  # unbounded: a bound would stop the gradient
 
 
 def _noise(data: Chunk, generator: torch.Generator | None) -> Chunk:

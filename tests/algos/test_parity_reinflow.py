@@ -50,7 +50,7 @@ def policy_of(f: Fixture, dtype=torch.float64, shown="stretched") -> Policy:
             combine="add" if shortcut and f.set("combine") == 0 else "concat",
         ),
         LinearPath(shown="grid" if shortcut else shown),
-        Sampler(f.set("K") if "set.K" in f.arrays else 4, eta=0.0, clip_data=None, clip_mean=f.set("denoised_clip")),
+        Sampler(f.set("K") if "set.K" in f.arrays else 4, eta=0.0, clip_data=None, clip_mean=1.0),
         predicts="velocity",
         objective=Shortcut() if shortcut else Matching(),
         horizon=f.set("Tp"),
