@@ -6,7 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from noisepilot.deploy.runtime import Policy as Exported
-from noisepilot.policies import MLP, CosinePath, LinearPath, Policy, PolicyConfig, Sampler
+from noisepilot.policies import (
+    MLP,
+    Consistency,
+    CosinePath,
+    LinearPath,
+    Policy,
+    PolicyConfig,
+    Sampler,
+    Shortcut,
+)
 from noisepilot.spec import ArraySpec
 
 SMALL = MLP(hidden=(32, 32, 32), time_dim=8)
@@ -14,6 +23,15 @@ CONFIGS = {
     "ddpm20": PolicyConfig(SMALL, CosinePath(20), Sampler(20)),
     "ddim5": PolicyConfig(SMALL, CosinePath(20), Sampler(5, eta=0.0)),
     "flow1": PolicyConfig(SMALL, LinearPath(), Sampler(1, eta=0.0, clip_data=None), predicts="velocity"),
+    "shortcut4": PolicyConfig(
+        replace(SMALL, step_size=True, condition_hidden=(8,), combine="add", activation="gelu"),
+        LinearPath(),
+        Sampler(4, eta=0.0, clip_data=None, clip_mean=0.5),
+        "velocity",
+        Shortcut(),
+    ),
+    "stretched": PolicyConfig(SMALL, LinearPath(shown="stretched"), Sampler(4, 0.7, None, 2.0, 0.4), "velocity"),
+    "renoise": PolicyConfig(SMALL, LinearPath(), Sampler(3, transition="renoise"), "velocity", Consistency()),
     "history": PolicyConfig(SMALL, CosinePath(5), Sampler(3), horizon=6, n_action_steps=3, n_obs_steps=3),
     "condition": PolicyConfig(
         MLP(hidden=(32, 24), condition_hidden=(16, 8), time_dim=8, activation="mish", residual=False),

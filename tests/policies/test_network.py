@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from noisepilot.errors import UserError
 from noisepilot.policies import MLP, CriticMLP
+from noisepilot.policies.network import TimeEmbedding
 
 from .toys import generator
 
@@ -11,6 +13,8 @@ CONFIGS = [
     MLP((8, 8, 8, 8, 8), (6, 5), time_dim=6, activation="mish"),
     MLP((8, 7), residual=False, time_dim=4),
     MLP((8,), (6,), residual=True, time_dim=4),
+    MLP((8, 8, 8), (4,), time_dim=4, activation="gelu", combine="add"),
+    MLP((8, 8, 8), (6,), time_dim=0, activation="tanh"),
 ]
 
 
@@ -39,14 +43,27 @@ def test_sizes_follow_the_configuration():
 
 
 def test_times_are_told_apart():
-    embedding = MLP(time_dim=8).build(3, 4, 2).time_embedding[0]
-    shown = embedding(torch.arange(100.0))
+    embedding = MLP(time_dim=8).build(3, 4, 2).time_embedding
+    assert isinstance(embedding, TimeEmbedding)
+    shown = embedding[0](torch.arange(100.0))
     assert shown.shape == (100, 8)
     distance = torch.cdist(shown, shown) + 9 * torch.eye(100)
     assert distance.min() > 1e-3
     by_hand = torch.cat([torch.tensor([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3), 1e-4])] * 2) * 7
     by_hand = torch.cat([by_hand[:4].sin(), by_hand[4:].cos()])
     assert (shown[7] - by_hand).abs().max() < 1e-5
+
+
+def test_time_may_be_shown_as_it_is():
+    t, d = torch.tensor([0.25, 0.5]), torch.tensor([0.1, 0.2])
+    assert MLP(time_dim=0).build(3, 4, 2).time_embedding(t).tolist() == [[0.25], [0.5]]
+    both = MLP(time_dim=0, step_size=True).build(3, 4, 2).time_embedding(t, d)
+    assert (both == torch.stack([t, d], 1)).all()
+
+
+def test_added_embeddings_must_be_equally_wide():
+    with pytest.raises(UserError, match="combine 'add'"):
+        MLP(time_dim=8, combine="add").build(3, 4, 2)
 
 
 def test_critic_sees_the_observation_alone():

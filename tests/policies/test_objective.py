@@ -122,7 +122,7 @@ def test_every_objective_learns_two_modes(kind):
     if kind == "flow":
         once = learned.with_sampler(replace(learned.config.sampler, steps=1))
         mean = once.act({"state": torch.zeros(1000, 1, 3)}, generator=generator(2))
-        assert mean.abs().max() < 0.5
+        assert mean.abs().mean() < 0.35  # at the modes it would be 0.7
     assert 0.35 < (action[:, 0] > 0).float().mean() < 0.65, kind
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from noisepilot.errors import UserError
 from noisepilot.policies import CosinePath, LinearPath, Sampler, Transitions
+from noisepilot.policies.sampler import denoise
 
 TOLERANCE = 1e-12
 quick = settings(deadline=None, max_examples=60)
@@ -131,3 +132,43 @@ def test_dppo_stds_of_twenty_steps():
 def test_more_steps_than_levels_are_refused(steps):
     with pytest.raises(UserError, match=f"sampler steps {steps} .* levels 20"):
         CosinePath(20).grid(steps)
+
+
+@pytest.mark.parametrize("eta", [0.7, 2**0.5])
+def test_a_flows_sde_keeps_its_marginals(eta):
+    """Exact velocity of N(0.7, 0.25) on the linear path: the end of 400 noisy steps has that mean and variance."""
+    transitions = Transitions(LinearPath(), "velocity", Sampler(400, eta, None, 10.0, transition="sde"))
+    t, mean, var = transitions.t, 0.7, 0.25
+    x_var = t**2 * var + (1 - t) ** 2
+
+    def velocity(k, x):
+        # E[data - noise | x] of jointly Gaussian variables
+        return mean + (t[k] * var - (1 - t[k])) / x_var[k] * (x - t[k] * mean)
+
+    noise = torch.randn(20_000, 401, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    end = denoise(velocity, transitions, noise)
+    assert end.mean().item() == pytest.approx(mean, abs=0.02)
+    assert end.var().item() == pytest.approx(var, abs=0.02)
+
+
+def test_ddim_noise_keeps_the_variance():
+    """Exact eps of N(0.7, 0.25): with the mean's -std^2 the end has variance 0.24 after 200 steps, without it 2.8."""
+    path = CosinePath(200)
+    transitions = Transitions(path, "eps", Sampler(200, 1.0, None, 10.0))
+    alpha, sigma = path.alpha_sigma(transitions.t)
+    x_var = alpha**2 * 0.25 + sigma**2
+    noise = torch.randn(20_000, 201, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    end = denoise(lambda k, x: sigma[k] / x_var[k] * (x - alpha[k] * 0.7), transitions, noise)
+    assert end.var().item() == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_sde_is_a_flows_alone():
+    with pytest.raises(UserError, match="sde"):
+        _ = Transitions(CosinePath(4), "eps", Sampler(4, transition="sde")).coefficients
+
+
+def test_consistency_sampling_draws_the_noise_anew():
+    coefficients = Transitions(LinearPath(), "velocity", Sampler(4, 0.0, transition="renoise")).coefficients
+    assert coefficients[2].tolist() == [0.25, 0.5, 0.75, 1.0]  # of the data
+    assert coefficients[3].tolist() == [0, 0, 0, 0]  # of x
+    assert coefficients[4].tolist() == [0.75, 0.5, 0.25, 0.0]  # of the noise
