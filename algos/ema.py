@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def average_of(network: nn.Module) -> nn.Module:
+
+def average_of(network: Module) -> Module:
     """A frozen copy to average into."""
     return copy.deepcopy(network).requires_grad_(False)
 

@@ -6,43 +6,16 @@ replay. Shapes: N slots, n executed actions, A action dim, T observations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from ..envs.core import State as EnvState
-from ..envs.core import Step
+from ..envs.vector import VectorEnv
 from ..policies.actor import Actor
 from ..spec import EnvSpec
 from .replay import Experience
-
-
-@runtime_checkable
-class VectorEnv(Protocol):
-    """N slots that step whole chunks of tensors; `envs/core.py` explains a Step, `envs/vector.py` makes one."""
-
-    spec: EnvSpec
-    num_envs: int
-
-    def reset(
-        self, seeds: Sequence[int], slots: Sequence[int] | None = None, state: EnvState | None = None
-    ) -> dict[str, Tensor]:
-        """Start episodes in `slots`, one seed each."""
-        ...
-
-    def step(self, action: Tensor) -> Step:
-        """Execute (N, n, A)."""
-        ...
-
-    def get_state(self, slots: Sequence[int] | None = None) -> EnvState:
-        """Everything needed to continue bit-equal."""
-        ...
-
-    def set_state(self, state: EnvState, slots: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Put slots back; returns their observations."""
-        ...
 
 
 @runtime_checkable

@@ -22,8 +22,9 @@ class Experience:
 
     obs: Mapping[str, Tensor]
     """name -> (B, T, ...), physical units"""
-    action: Float[Tensor, "B n A"]
-    """what the algorithm acted with, in the normalised units of its own action space"""
+    action: Float[Tensor, "B m A"]
+    """what the algorithm acted with, in the normalised units of its own action space: m = n actions, or one that stands
+    for n (noise)"""
     reward: Float[Tensor, "B n"]
     """per environment step; 0 where none was executed"""
     length: Int[Tensor, " B"]
@@ -65,7 +66,8 @@ def from_columns(tensors: Mapping[str, Tensor]) -> Experience:
         group, slash, name = path.partition("/")
         if slash:
             groups[group][name] = value
-    return Experience(**{name: tensors[name] for name in _PLAIN}, **groups)
+    action, reward, length, terminated = (tensors[name] for name in _PLAIN)
+    return Experience(groups["obs"], action, reward, length, terminated, groups["next_obs"], groups["extras"])
 
 
 def join(parts: Sequence[Experience]) -> Experience:
@@ -79,7 +81,7 @@ def join(parts: Sequence[Experience]) -> Experience:
 class Source(Protocol):
     """Where transitions are drawn from."""
 
-    def __len__(self) -> int: ...  # noqa: D105
+    def __len__(self) -> int: ...
 
     def sample(self, batch: int, generator: torch.Generator | None = None) -> Experience:
         """`batch` transitions, drawn with replacement."""
@@ -175,7 +177,13 @@ def draw(size: int, batch: int, generator: torch.Generator | None, device: torch
 
 
 def stored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """In the types that a replay keeps."""
+    """In the types that a replay keeps.
+
+    Raises:
+        UserError: for a reward that is not a number: every critic that learns from it is lost.
+    """
+    if not tensors["reward"].isfinite().all():
+        raise UserError("a reward is NaN or infinite: look for the cause in the environment or the data")
     return {name: value.float() if value.dtype == torch.float64 else value for name, value in tensors.items()}
 
 

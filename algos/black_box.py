@@ -1,0 +1,133 @@
+"""Policies that are only played: an exported file, a server, any function (observation, noise) -> action.
+
+What wraps a policy needs its scales too: they come from the file, or from the limits of the given specification.
+Shapes: B batch, T observations, F features, N draws, H horizon, A action dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..policies.normalizer import Normalizer
+from ..policies.policy import ACTION, Context
+from ..shapes import Float
+from ..spec import ArraySpec, PolicySpec
+
+Fn = Callable[[dict[str, np.ndarray], np.ndarray], Any]
+"""observations name -> (B, T, ...) and noise (B, N, H, A), float32, to actions (B, H, A), physical units"""
+
+
+class Remote:
+    """An actor made of a function; all that is known of it are shapes and scales.
+
+    Args:
+        fn: deterministic given its noise.
+        spec: what it consumes and produces.
+        noise_shape: (N, H, A) of its standard normal draws; draws beyond N = 1 make it unfit for steering.
+        normalizer: scales of observations and actions; None: from the limits in `spec`, 1 where there are none.
+    """
+
+    def __init__(
+        self, fn: Fn, spec: PolicySpec, noise_shape: tuple[int, ...], normalizer: Normalizer | None = None
+    ) -> None:
+        self.fn, self.spec, self.noise_shape = fn, spec, noise_shape
+        self.normalizer = normalizer if normalizer is not None else _from_limits(spec)
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+
+    @property
+    def feature_dim(self) -> int:
+        """F: length of the normalised, flat observation."""
+        return self.spec.n_obs_steps * sum(int(np.prod(s.shape)) for s in self.spec.obs.values())
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Context:
+        """Normalise and flatten physical observations, name -> (B, T, ...).
+
+        Raises:
+            UserError: for a missing observation.
+        """
+        for name in self.spec.obs:
+            if name not in obs:
+                raise UserError(f"observation '{name}' is missing: the policy expects {list(self.spec.obs)}")
+        parts = [self.normalizer.normalize(name, obs[name].float().cpu()).flatten(1) for name in self.spec.obs]
+        features = torch.cat(parts, 1)
+        return Context(features, features)
+
+    def act(
+        self,
+        obs: Mapping[str, Tensor],
+        noise: Float[Tensor, "B N H A"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B H A"]:
+        """Physical action chunks.
+
+        Raises:
+            UserError: if the function returns another shape.
+        """
+        arrays = {name: obs[name].detach().float().cpu().numpy() for name in self.spec.obs}
+        batch = len(next(iter(arrays.values())))
+        if noise is None:
+            noise = torch.randn((batch, *self.noise_shape), generator=generator)
+        action = torch.as_tensor(self.fn(arrays, noise.detach().float().cpu().numpy())).float()
+        wanted = (batch, self.spec.horizon, self.spec.action.dim)
+        if tuple(action.shape) != wanted:
+            raise UserError(f"the base returned actions of shape {tuple(action.shape)}, expected {wanted}")
+        return action
+
+
+class Exported(Remote):
+    """A file written by `noisepilot export`, played by its runtime: onnxruntime or numpy.
+
+    Raises:
+        UserError: if the file cannot be played.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from ..deploy.runtime.policy import Policy as Player
+        from ..deploy.runtime.spec import PolicyError
+
+        try:
+            player = Player.load(path)
+        except PolicyError as error:
+            raise UserError(str(error)) from None
+        facts = player.spec
+        spec = PolicySpec(
+            {name: _array(array, array["shape"][1:]) for name, array in facts.observations.items()},
+            _array(facts.action, facts.action["shape"][1:]),
+            facts.horizon,
+            facts.n_action_steps,
+            facts.n_obs_steps,
+            facts.control_hz,
+            facts.env,
+            facts.env_kwargs,
+        )
+        normalizer = Normalizer({**spec.obs, ACTION: spec.action})
+        for name, array in {**facts.observations, ACTION: facts.action}.items():
+            _fit(normalizer, name, array["seen_low"], array["seen_high"])
+        super().__init__(lambda obs, noise: player.act(obs, noise), spec, facts.noise_shape, normalizer)
+
+
+def _array(facts: Mapping[str, Any], shape: Any) -> ArraySpec:
+    low, high = (None if facts[key] is None else tuple(facts[key]) for key in ("low", "high"))
+    return ArraySpec(tuple(shape), tuple(facts["names"]), low, high, facts["unit"])
+
+
+def _from_limits(spec: PolicySpec) -> Normalizer:
+    arrays = {**spec.obs, ACTION: spec.action}
+    normalizer = Normalizer(arrays)
+    for name, array in arrays.items():
+        bounds = [np.broadcast_to(np.inf if b is None else b, array.shape) for b in (array.low, array.high)]
+        finite = np.isfinite(bounds[0]) & np.isfinite(bounds[1])
+        _fit(normalizer, name, np.where(finite, bounds[0], -1.0), np.where(finite, bounds[1], 1.0))
+    return normalizer
+
+
+def _fit(normalizer: Normalizer, name: str, low: Any, high: Any) -> None:
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    normalizer.set(name, (low + high) / 2, (high - low) / 2)
