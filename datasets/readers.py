@@ -32,13 +32,6 @@ def load(path: str | Path, *, strict: bool = True) -> Episodes:
     return require_sound(episodes, path) if strict else episodes
 
 
-def convert(source: str | Path, target: str | Path) -> Episodes:
-    """Read any known format and write it as a zarr folder; returns what was written."""
-    episodes = load(source)
-    episodes.write(target)
-    return episodes
-
-
 def _reader(path: Path) -> Callable[[Path], Episodes]:
     if path.is_dir():
         if not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):

@@ -73,7 +73,7 @@ class EpisodeWriter:
         if not self._columns:
             self._create(values)
         _require_same(self.path, values, self._columns)
-        end = np.array([self._steps + len(values["data/action"])])
+        end = np.array([self.num_steps + len(values["data/action"])])
         with naming(self.path):
             touched = self._columns[ENDS].write(len(self), end)
             for name, value in values.items():
@@ -100,12 +100,13 @@ class EpisodeWriter:
             self._lock = None
 
     @property
-    def _steps(self) -> int:
+    def num_steps(self) -> int:
+        """Steps committed, T."""
         return int(self._ends[-1]) if len(self) else 0
 
     def _count(self, name: str) -> int:
         """Rows of an array that are committed."""
-        return self._steps if name.startswith("data/") else len(self)
+        return self.num_steps if name.startswith("data/") else len(self)
 
     def _create(self, values: Mapping[str, np.ndarray]) -> None:
         with atomic_folder(self.path, replace=False) as folder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -121,11 +121,21 @@ def describe(env: str, made: gym.Env) -> dict[str, Any]:
         "action": {"shape": action.shape, "low": action.low.tolist(), "high": action.high.tolist()},
         "max_steps": made.spec.max_episode_steps if made.spec else None,
         "control_hz": control_hz(made),
-        "signals": ["success"] if any(succeeded(report) is not None for report in reports) else [],
+        "signals": signals(made, reports),
     }
 
 
+def signals(made: gym.Env, reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Success, if `info` reports it, and the keys of `info` that the environment lists as its `signals`."""
+    success = ["success"] if any(succeeded(report) is not None for report in reports) else []
+    further = made.get_wrapper_attr("signals") if made.has_wrapper_attr("signals") else ()
+    return success + [str(name) for name in further if name != "success"]
+
+
 def control_hz(made: gym.Env) -> float:
-    """Actions per second: from the simulator's step, else from the rate of its pictures, else 0 (unknown)."""
+    """Actions per second: as the environment says, else from its step, else from the rate of its pictures, else 0."""
+    stated = getattr(made.unwrapped, "control_hz", None)
+    if isinstance(stated, (int, float)):
+        return float(stated)
     step = getattr(made.unwrapped, "dt", None)
     return 1 / step if isinstance(step, float) else float(made.metadata.get("render_fps") or 0)

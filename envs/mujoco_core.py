@@ -19,7 +19,7 @@ from .episodes import Episodes, Outcome, check_seeds
 from .native import RolloutEngine
 from .physics import load_model
 from .render import Camera
-from .task import Task
+from .task import Signalling, Task
 from .threaded import DataEngine
 
 
@@ -96,7 +96,7 @@ class MujocoCore:
             obs={"state": self.task.obs(after)},
             reward=self.task.reward(before, after, action, self.model),
             terminated=self.task.terminated(after),
-            signals={},
+            signals=self.task.signals(after) if isinstance(self.task, Signalling) else {},
         )
         step, last = self.episodes.record(slots, outcome)
         self.engine.settle(slots, last)
@@ -136,13 +136,15 @@ def make_mujoco(task: Task, num_envs: int, **facts: Any) -> MujocoCore:
     else:
         engine = RolloutEngine(model, task.frame_skip, num_envs)
     low, high = model.actuator_ctrlrange.T.tolist()
-    joints = model.actuator_trnid[:, 0]  # motors of some models have no names, but each drives a joint
     spec = EnvSpec(
         obs={"state": ArraySpec(task.obs(engine.frame(np.arange(1))).shape[1:])},
-        action=ArraySpec(
-            (model.nu,), names=tuple(model.joint(j).name for j in joints), low=tuple(low), high=tuple(high)
-        ),
+        action=ArraySpec((model.nu,), names=driven_joints(model), low=tuple(low), high=tuple(high)),
         control_hz=1 / (model.opt.timestep * task.frame_skip),
         **facts,
     )
     return MujocoCore(spec, task, model, engine, num_envs)
+
+
+def driven_joints(model: mujoco.MjModel) -> tuple[str, ...]:
+    """What each action moves: motors of some models have no names, but each drives a joint."""
+    return tuple(model.joint(joint).name for joint in model.actuator_trnid[:, 0])

@@ -20,7 +20,7 @@ Backend = Literal["rollout", "threads", "worker"]
 
 @dataclass(frozen=True)
 class Entry:
-    """An environment that runs in this process."""
+    """An environment with an adapter of its own."""
 
     backend: Backend
     task: str
@@ -72,6 +72,11 @@ TABLE = {
     "Pusher-v5": Entry("threads", "classic:Pusher", max_steps=100),
     "InvertedDoublePendulum-v5": Entry("threads", "classic:InvertedDoublePendulum"),
     **maze_entries(),
+    "AdroitHandDoor-v1": Entry("threads", "adroit:Door", "adroit:make_door", 200),
+    "AdroitHandDoorSparse-v1": Entry(
+        "threads", "adroit:Door", "adroit:make_door", 200, preset={"reward_type": "sparse"}
+    ),
+    "gym_pusht/PushT-v0": Entry("worker", "pusht:PushT", "pusht:make_pusht", 300),
 }
 
 
@@ -93,6 +98,11 @@ def make_core(env: str, num_envs: int = 1, **kwargs: Any) -> Core:
         return find("remote:make_remote")(env, num_envs, kwargs)
     task, limit = entry.build_task(env, kwargs)
     return find(entry.make)(task, num_envs, id=env, max_steps=limit, reference=entry.reference, kwargs=dict(kwargs))
+
+
+def make_task(env: str, kwargs: Mapping[str, Any]) -> Any:
+    """The keywords of an environment as its adapter understands them; None where it has no adapter."""
+    return TABLE[env].build_task(env, kwargs)[0] if env in TABLE else None
 
 
 def make(env: str, num_envs: int = 1, device: str = "cpu", **kwargs: Any) -> TensorEnv:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -140,8 +142,10 @@ def shares(num_envs: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
     return owner, np.concatenate([np.arange(len(part)) for part in parts])
 
 
-def make_remote(env: str, num_envs: int, kwargs: Mapping[str, Any]) -> RemoteCore:
-    """Start workers for a registered id or `package.module:factory`."""
+def make_remote(
+    env: str, num_envs: int, kwargs: Mapping[str, Any], known: Mapping[str, Any] = MappingProxyType({})
+) -> RemoteCore:
+    """Start workers for a registered id or `package.module:factory`; `known` replaces fields of their EnvSpec."""
     try:
         json.dumps(dict(kwargs))
     except TypeError as error:
@@ -153,12 +157,13 @@ def make_remote(env: str, num_envs: int, kwargs: Mapping[str, Any]) -> RemoteCor
     counts = np.bincount(shares(num_envs, len(processes))[0])
     make = {w: Message({"op": "make", "env": env, "kwargs": forwarded, "slots": int(n)}) for w, n in enumerate(counts)}
     facts = exchange(processes, make)[0].head
-    limit = limit or facts["max_steps"]
+    limit = known.get("max_steps") or limit or facts["max_steps"]
     if limit is None:
         close_all(processes)
         raise UserError(f"{env} does not say how long an episode may be: give max_episode_steps")
     dtypes = {name: leaf["dtype"] for name, leaf in facts["obs"].items()}
-    return RemoteCore(remote_spec(env, facts, limit, kwargs), num_envs, processes, dtypes)
+    spec = replace(remote_spec(env, facts, limit, kwargs), **known)
+    return RemoteCore(spec, num_envs, processes, dtypes)
 
 
 def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[str, Any]) -> EnvSpec:

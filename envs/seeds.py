@@ -12,6 +12,8 @@ import numpy as np
 from ..errors import UserError
 
 FIRST_TRAIN_SEED = 2**30
+NOISE_STREAM = 0x6E6F6973
+"""keeps a policy's noise independent of the environment's own draws from the same seed"""
 WORD = 2**64
 
 
@@ -28,6 +30,11 @@ def eval_seeds(n: int) -> range:
     if not 0 <= n <= FIRST_TRAIN_SEED:
         raise UserError(f"between 0 and {FIRST_TRAIN_SEED} evaluation episodes are possible, not {n}")
     return range(n)
+
+
+def noise_generator(seed: int) -> np.random.Generator:
+    """The source of a policy's noise in an episode, fixed by the episode's seed."""
+    return np.random.Generator(np.random.PCG64([NOISE_STREAM, seed]))
 
 
 def packed(rng: np.random.Generator) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 Frame = Mapping[str, np.ndarray]
 Range = tuple[float, float]
 Read = tuple[str, str | int | None]
-"""attribute of MjData, and the body whose row is meant (None: the whole array)"""
+"""attribute of MjData, and the body or site whose row is meant (None: the whole array)"""
 
 
 STATE_ONLY: Mapping[str, Read] = {}
@@ -42,8 +42,8 @@ class Task(Protocol):
         """Arrays of a frame beyond `qpos` and `qvel`; empty where the state alone determines the task."""
         ...
 
-    def start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw a first `qpos` and `qvel`."""
+    def start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Draw a first `qpos` and `qvel`, and what else the engine's `start` takes."""
         ...
 
     def obs(self, frame: Frame) -> np.ndarray:
@@ -56,6 +56,15 @@ class Task(Protocol):
 
     def terminated(self, frame: Frame) -> np.ndarray:
         """Whether a frame ends the episode, (...) bool."""
+        ...
+
+
+@runtime_checkable
+class Signalling(Protocol):
+    """A task that also says things beside the reward."""
+
+    def signals(self, frame: Frame) -> Mapping[str, np.ndarray]:
+        """What a frame says, name -> (...); the names are those of `EnvSpec.signals`."""
         ...
 
 

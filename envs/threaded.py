@@ -34,6 +34,8 @@ class DataEngine:
         self.frames = {name: np.zeros((num_envs, *v.shape)) for name, v in self.views[0].items()}
         self.state = np.zeros((num_envs, mujoco.mj_stateSize(model, INTEGRATION)))
         self.crew = Crew(num_envs)
+        self.models = [model] * self.crew.size
+        """one per thread; all the same object unless a slot's model is its own"""
         self.trace = np.zeros((0, 0, 0))
         self.film: dict[str, np.ndarray] = {}
 
@@ -55,9 +57,9 @@ class DataEngine:
         for name, frames in self.film.items():
             frames[:, 0] = self.frames[name][slots]
 
-        def work(_: int, rows: Iterator[int]) -> None:
+        def work(worker: int, rows: Iterator[int]) -> None:
             for row in rows:
-                self._run(row, int(slots[row]), action[row])
+                self._run(self.models[worker], row, int(slots[row]), action[row])
 
         self.crew.run(work, running)
         return self.film
@@ -93,8 +95,8 @@ class DataEngine:
         """Free the threads."""
         self.crew.close()
 
-    def _run(self, row: int, slot: int, actions: np.ndarray) -> None:
-        model, data = self.model, self.data[slot]
+    def _run(self, model: mujoco.MjModel, row: int, slot: int, actions: np.ndarray) -> None:
+        data = self.data[slot]
         record = [(self.film[name][row], value) for name, value in self.views[slot].items()]
         for k, action in enumerate(actions):
             data.ctrl[:] = action
@@ -107,11 +109,12 @@ class DataEngine:
 
 def view(data: mujoco.MjData, read: Read) -> np.ndarray:
     """The live array of MjData that a task reads."""
-    attribute, body = read
+    attribute, place = read
     array = getattr(data, attribute)
-    if body is None:
+    if place is None:
         return array
+    kind = "site" if attribute.startswith("site_") else "body"
     try:
-        return array[data.body(body).id]
+        return array[getattr(data, kind)(place).id]
     except (KeyError, IndexError) as error:
-        raise UserError(f"the model has no body {body!r}") from error
+        raise UserError(f"the model has no {kind} {place!r}") from error

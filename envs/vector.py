@@ -1,9 +1,10 @@
-"""A Core as policies see it: tensors in, tensors out. The only file of this folder that imports torch."""
+"""A Core as policies see it: tensors in, tensors out. Only this file and `history.py` import torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,6 +12,44 @@ from torch import Tensor
 
 from ..spec import EnvSpec
 from .core import Core, State, Step
+
+
+@runtime_checkable
+class VectorEnv(Protocol):
+    """N environments whose arrays are tensors: a Core in a `TensorEnv`, or a wrapper of one with other actions.
+
+    A wrapper's action may stand for several of the environment's own, so a Step may hold more entries than the
+    action that made it; methods as in `Core`.
+    """
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(
+        self, seeds: Sequence[int], slots: Sequence[int] | None = None, state: State | None = None
+    ) -> dict[str, Tensor]:
+        """Start new episodes in `slots` (all if None), one seed each; returns name -> (len(slots), ...)."""
+        ...
+
+    def step(self, action: Tensor) -> Step:
+        """Execute a chunk of actions, (N, n, A)."""
+        ...
+
+    def get_state(self, slots: Sequence[int] | None = None) -> State:
+        """Everything needed to continue bit-equal: numpy arrays, slot first."""
+        ...
+
+    def set_state(self, state: State, slots: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Put slots back into a state of `get_state`; returns their current observations."""
+        ...
+
+    def render(self, slot: int = 0, width: int = 320, height: int = 240) -> np.ndarray:
+        """A picture of one slot, (height, width, 3) uint8."""
+        ...
+
+    def close(self) -> None:
+        """Free threads, processes and renderers."""
+        ...
 
 
 class TensorEnv:

@@ -38,7 +38,7 @@ class Worker:
         shape = action.shape[:2]
         out = {f"obs.{name}": np.zeros((*shape, *box.shape), box.dtype) for name, box in self.boxes.items()}
         out["reward"] = np.zeros(shape)
-        out["success"] = np.zeros(shape)
+        out |= {name: np.zeros(shape) for name in self.facts["signals"]}
         out["terminated"], out["truncated"] = np.zeros(shape, bool), np.zeros(shape, bool)
         for row, slot in enumerate(slots):
             self._run(row, slot, action[row, : lengths[row] if lengths else None], out)
@@ -71,7 +71,8 @@ class Worker:
             for name, value in read(obs, self.boxes).items():
                 out[f"obs.{name}"][row, k] = value
             out["reward"][row, k] = reward
-            out["success"][row, k] = succeeded(info) or 0.0
+            for name in self.facts["signals"]:
+                out[name][row, k] = (succeeded(info) if name == "success" else info.get(name)) or 0.0
             out["terminated"][row, k], out["truncated"][row, k] = terminated, truncated
             if terminated or truncated:
                 return

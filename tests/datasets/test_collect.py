@@ -89,6 +89,19 @@ def test_enough_is_enough_and_other_settings_are_refused(tmp_path):
     assert load(tmp_path / "set").hash() == before
 
 
+def test_as_many_episodes_as_the_steps_take(tmp_path):
+    """The first ones that suffice, whatever the number of slots and interruptions."""
+    run(tmp_path / "nine", 9)
+    ends = load(tmp_path / "nine").ends
+    wanted = int(ends[4]) - 1
+    for name, slots in (("single", 1), ("many", 4)):
+        assert run(tmp_path / name, 100, slots, steps=wanted).episodes == 5
+    run(tmp_path / "pieces", steps=int(ends[0]))
+    assert run(tmp_path / "pieces", steps=wanted).steps == ends[4]
+    hashes = {load(tmp_path / name).hash() for name in ("single", "many", "pieces")}
+    assert hashes == {load(tmp_path / "nine").select(range(5)).hash()}
+
+
 def test_progress_counts_episodes(tmp_path):
     seen = []
     run(tmp_path / "set", progress=seen.append)

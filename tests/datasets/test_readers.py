@@ -4,7 +4,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from noisepilot.datasets.readers import convert, load
+from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 
 from .sets import make
@@ -174,7 +174,8 @@ def test_foreign_zarr_is_named(tmp_path):
 
 
 def test_convert_keeps_everything(d4rl, tmp_path):
-    episodes = convert(d4rl(attrs={"env": "Hopper-v5"}), tmp_path / "set")
+    episodes = load(d4rl(attrs={"env": "Hopper-v5"}))
+    episodes.write(tmp_path / "set")
     assert load(tmp_path / "set").hash() == episodes.hash() == load(tmp_path / "set.hdf5").hash()
 
 

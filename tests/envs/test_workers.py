@@ -27,6 +27,8 @@ from gymnasium.spaces import Box, Dict, Discrete
 print("noise on standard output must not disturb the messages")
 
 class Strange(gym.Env):
+    signals = ("height",)
+    control_hz = 25
     action_space = Box(-1, 1, (2,), np.float32)
     image = Box(0, 255, (4, 4, 3), np.uint8)
     observation_space = Dict(a=Box(-9, 9, (3,), np.float32), b=Dict(image=image))
@@ -53,7 +55,8 @@ class Strange(gym.Env):
             sys.stderr.write("driver: fatal fault\\n\\n")
             sys.stderr.flush()
             os._exit(7)
-        return self.see(), float(action.sum()), self.count == 5, False, {"is_success": self.count == 5}
+        info = {"is_success": self.count == 5, "height": 0.1 * self.count}
+        return self.see(), float(action.sum()), self.count == 5, False, info
 
 make = Strange
 """
@@ -82,13 +85,15 @@ def test_equals_gymnasium_in_process(kwargs):
 def test_factory_dictionaries_and_signals(strange):
     core = strange()
     assert {k: v.shape for k, v in core.spec.obs.items()} == {"a": (3,), "b.image": (4, 4, 3)}
-    assert core.spec.signals == ("success",)
+    assert core.spec.signals == ("success", "height")
+    assert core.spec.control_hz == 25
     obs = core.reset(range(3))
     assert obs["b.image"].dtype == np.uint8
     assert obs["a"].dtype == np.float32
     step = core.step(np.full((3, 8, 2), 0.5))
     assert step.valid.sum(1).tolist() == [5, 5, 5]
     assert step.signals["success"].sum(1).tolist() == [1, 1, 1]
+    np.testing.assert_allclose(step.signals["height"][0], [0.1, 0.2, 0.3, 0.4, 0.5, 0, 0, 0], atol=1e-12)
     assert step.obs["b.image"][:, :, 0, 0, 0].tolist() == [[1, 2, 3, 4, 5, 5, 5, 5]] * 3
     core.reset([5], [2])
     step = core.step(np.full((3, 2, 2), 0.5))

@@ -1,0 +1,33 @@
+"""Adroit door: 25 human demonstrations, most of which do not quite open the door; the reward is success alone."""
+
+from __future__ import annotations
+
+from ...algos.bc import BC
+from ...algos.distill import Distill
+from ...algos.dppo import DPPO
+from ...policies.network import MLP
+from ...policies.path import CosinePath
+from ...policies.policy import PolicyConfig
+from ...policies.sampler import Sampler
+from ..env_ref import EnvRef
+from ..recipe import Budget, Recipe
+
+# The demonstrators took up to 300 steps; the environment's own limit is 200.
+KEYWORDS = {"reward_type": "success", "terminate_on_success": True, "max_episode_steps": 400}
+
+DOOR = Recipe(
+    env=EnvRef("AdroitHandDoor-v1", KEYWORDS),
+    policy=PolicyConfig(
+        network=MLP(hidden=(512, 512, 512)),
+        path=CosinePath(20),
+        sampler=Sampler(steps=5, eta=0.0),
+        horizon=4,
+        n_action_steps=4,
+    ),
+    bc=BC(grad_steps=20_000, batch=256),
+    algos={"dppo": DPPO(finetune_steps=5, clip=0.02, minibatch=5_000)},
+    budget=Budget(num_envs=40, decisions=100, iterations=50, eval_every=10, eval_episodes=100),
+    distill=Distill(fit=BC(grad_steps=5_000, batch=512, ema_decay=0.99)),
+)
+
+RECIPES = {"adroit-door": DOOR}

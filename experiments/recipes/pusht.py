@@ -1,0 +1,31 @@
+"""PushT from its corners: windows of Diffusion Policy (two observations, sixteen actions, eight executed)."""
+
+from __future__ import annotations
+
+from ...algos.bc import BC
+from ...algos.distill import Distill
+from ...algos.dppo import DPPO
+from ...policies.network import MLP
+from ...policies.path import CosinePath
+from ...policies.policy import PolicyConfig
+from ...policies.sampler import Sampler
+from ..env_ref import EnvRef
+from ..recipe import Budget, Recipe
+
+PUSHT = Recipe(
+    env=EnvRef("gym_pusht/PushT-v0", {"obs_type": "environment_state_agent_pos"}),
+    policy=PolicyConfig(
+        network=MLP(hidden=(512, 512, 512)),
+        path=CosinePath(20),
+        sampler=Sampler(steps=10, eta=0.0),
+        horizon=16,
+        n_action_steps=8,
+        n_obs_steps=2,
+    ),
+    bc=BC(grad_steps=30_000, batch=256),
+    algos={"dppo": DPPO(finetune_steps=10)},
+    budget=Budget(num_envs=40, decisions=38, iterations=50, eval_every=10, eval_episodes=100),
+    distill=Distill(fit=BC(grad_steps=10_000, batch=512, ema_decay=0.99)),
+)
+
+RECIPES = {"pusht": PUSHT}
