@@ -1,4 +1,6 @@
-"""From observation to action chunk, noise included: `sampler/batch<B>/K<steps>/<variant>`, `rollout/batch40`.
+"""From observation to action chunk, noise included.
+
+Rows: `sampler/batch<B>/K<steps>/<variant>`, `rollout/batch40`, and `decision/<method>/<act or score>`.
 
 Batch 1 is a robot's case and runs on one thread; larger batches take torch's own number of threads, ONNX Runtime
 always one. limit = max(2 B K W / GEMM rate, 4 W K / bandwidth), W weights of a folded step.
@@ -8,12 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 
 from ..algos.dppo import DPPO
+from ..algos.onpolicy import Decisions, Minibatch, OnPolicy
+from ..algos.reinflow import ReinFlow
+from ..algos.state import ActorCriticState
 from ..deploy.arrays import chain_arrays, chain_facts, pack
 from ..deploy.export import describe
 from ..deploy.graph import add_metadata, build_graph
@@ -23,7 +29,7 @@ from ..policies.packed import packed
 from .limits import Limits, default_threads
 from .peers import DiffusersLoop
 from .race import Effort, Row, Variant, race, ratios, settings
-from .toys import chain_cost, make_policy, observations
+from .toys import chain_cost, make_flow, make_policy, observations
 
 
 def sampler(batch: int, steps: int, limits: Limits, effort: Effort) -> Iterator[Row]:
@@ -51,6 +57,35 @@ def rollout(limits: Limits, effort: Effort, batch: int = 40) -> Iterator[Row]:
         seconds = race({**ours, **peers}, effort)
     least = limits.seconds(*chain_cost(policy, batch), threads)
     yield _row(f"rollout/batch{batch}/K20", seconds["dppo"], least, ratios(seconds, "dppo", peers))
+
+
+def decision(limits: Limits, effort: Effort, batch: int = 40, scored: int = 1_000) -> Iterator[Row]:
+    """ReinFlow with K = 4 beside DPPO with K = 20, K' = 10: an exploring decision, and the scores of stored ones."""
+    generator, fast = torch.Generator().manual_seed(0), limits.fast_matmul
+    contestants = {"dppo-K20": (DPPO(), make_policy(20)), "reinflow-K4": (ReinFlow(), make_flow(4))}
+    states = {name: algo.init(base) for name, (algo, base) in contestants.items()}
+    obs, many = observations(batch), observations(scored)
+    act, score = {}, {}
+    for name, (algo, _) in contestants.items():
+        act[name] = Variant(partial(algo.act, states[name], obs, generator), fast)
+        _, extras = algo.act(states[name], many, generator)
+        zero = torch.zeros(scored)
+        stored = replace(algo, repeats=1) if isinstance(algo, ReinFlow) else algo
+        decisions = Decisions(extras, zero, zero, zero)
+        whole = stored.minibatch_of(decisions, torch.arange(stored.samples(decisions)))
+        score[name] = Variant(partial(_score, stored, states[name], whole), fast)
+    with settings(fast, None):
+        for what, variants in (("act", act), ("score", score)):
+            seconds = race(variants, effort)
+            for name in variants:
+                faster = ratios(seconds, name, {"dppo-K20": None}) if name != "dppo-K20" else None
+                yield Row(f"decision/{name}/{what}", 1e3 * seconds[name], "ms", None, faster)
+
+
+@torch.no_grad()
+def _score(algo: OnPolicy, state: ActorCriticState, batch: Minibatch) -> None:
+    for part in batch.parts():
+        algo.log_ratio(state, part)
 
 
 def _ours(policy: Policy, batch: int, threads: int, fast: bool, effort: Effort) -> dict[str, Variant]:

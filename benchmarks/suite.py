@@ -14,10 +14,12 @@ from ..envs.threads import cores
 from ..errors import UserError, unknown
 from ..policies.matmul import use_fast_matmul
 from .limits import Limits, default_threads
+from .offpolicy import diffusion_q_learning, flow_q_learning
 from .race import Effort, Row, settings
-from .sampling import rollout, sampler
+from .sac import soft_actor_critic
+from .sampling import decision, rollout, sampler
 from .stepping import TASKS, stepping
-from .training import behaviour_cloning, dppo_iteration
+from .training import behaviour_cloning, dppo_iteration, reinflow_iteration
 
 Case = Callable[[Limits, Effort], Iterator[Row]]
 CASES: dict[str, Case] = {
@@ -27,9 +29,14 @@ CASES: dict[str, Case] = {
         for steps in (20, 10, 5, 1)
     },
     "rollout/batch40": rollout,
+    "decision": decision,
     **{f"env/{env}": partial(stepping, env) for env in TASKS},
     "bc/batch128": behaviour_cloning,
     "dppo": dppo_iteration,
+    "reinflow": reinflow_iteration,
+    "offpolicy/sac": soft_actor_critic,
+    "offpolicy/dql": diffusion_q_learning,
+    "offpolicy/fql": flow_q_learning,
 }
 
 

@@ -19,12 +19,19 @@ OBS, ACTION = 11, 3
 
 def make_policy(steps: int) -> Policy:
     """DDPM for the 20 steps of training, DDIM for fewer, one Euler step of a flow for 1."""
-    torch.manual_seed(0)
     if steps == 1:
-        sampler = Sampler(1, eta=0.0, clip_data=None)
-        config = PolicyConfig(path=LinearPath(), sampler=sampler, predicts="velocity")
-    else:
-        config = PolicyConfig(sampler=Sampler(steps, eta=1.0 if steps == 20 else 0.0))
+        return make_flow(1)
+    return _policy(PolicyConfig(sampler=Sampler(steps, eta=1.0 if steps == 20 else 0.0)))
+
+
+def make_flow(steps: int) -> Policy:
+    """Euler steps of a rectified flow."""
+    sampler = Sampler(steps, eta=0.0, clip_data=None, clip_mean=1.0)
+    return _policy(PolicyConfig(path=LinearPath(), sampler=sampler, predicts="velocity"))
+
+
+def _policy(config: PolicyConfig) -> Policy:
+    torch.manual_seed(0)
     policy = Policy(config, config.spec({"state": ArraySpec((OBS,))}, ArraySpec((ACTION,))))
     policy.normalizer.set("state", np.zeros(OBS), np.ones(OBS))
     policy.normalizer.set("action", np.zeros(ACTION), np.ones(ACTION))

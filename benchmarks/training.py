@@ -1,6 +1,6 @@
-"""Training: `bc/batch128/threads<n>` in samples/s, and one DPPO iteration split into its parts.
+"""Training: `bc/batch128/threads<n>` in samples/s, and one iteration of DPPO and of ReinFlow split into its parts.
 
-One tenth of the official iteration: 40 environments x 50 decisions, minibatches of 5000 pairs, 5 epochs; Hopper that
+One tenth of the official iteration: 40 environments x 50 decisions, minibatches of 5000 samples, 5 epochs; Hopper that
 never falls out, so that every step is real. W weights of the network, C of the critic; B batch, K steps,
 D decisions over all environments, S trained denoising steps, E epochs.
 
@@ -8,7 +8,8 @@ D decisions over all environments, S trained denoising steps, E epochs.
     environment steps / bare mj_step rate
     sampling    2 D K W / GEMM rate
     scoring     4 D C / GEMM rate                        (values before and after every chunk)
-    update      6 (E D S W + E m C) / GEMM rate          (m: distinct decisions in all minibatches of an epoch)
+    update      6 (E R W + E m C) / GEMM rate            (m: distinct decisions in all minibatches of an epoch;
+                                                          R: rows of the network, D S in DPPO, m K in ReinFlow)
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ import torch
 
 from ..algos.bc import BC
 from ..algos.dppo import DPPO
+from ..algos.onpolicy import OnPolicy
+from ..algos.reinflow import ReinFlow
 from ..algos.rollout import Rollout
 from ..algos.state import ActorCriticState
 from ..envs import make
 from ..experiments.rollout import Collector
+from ..experiments.stepper import TimedEnv
+from ..policies import Policy
 from ..policies.packed import packed
 from .limits import BYTES, Limits, default_threads
 from .peers import PlainTraining
 from .race import Effort, Row, Variant, race, ratios, settings
 from .stepping import FOREVER, TASKS, physics_rate
-from .toys import ACTION, OBS, chain_weights, make_policy, weights
+from .toys import ACTION, OBS, chain_weights, make_flow, make_policy, weights
 
 BATCH = 128
 TASK = "Hopper-v5"
@@ -63,52 +68,66 @@ def behaviour_cloning(limits: Limits, effort: Effort) -> Iterator[Row]:
 def dppo_iteration(limits: Limits, effort: Effort) -> Iterator[Row]:
     """Seconds of each part of an iteration, the least of several iterations, and of their sum."""
     algo = DPPO(minibatch=5_000 * effort.envs * effort.decisions // 2_000)
-    iteration = _Iteration(algo, effort)
+    return _iteration("dppo", algo, make_policy(20), algo.finetune_steps, limits, effort)
+
+
+def reinflow_iteration(limits: Limits, effort: Effort) -> Iterator[Row]:
+    """The same for ReinFlow with K = 4, every decision ten times in an epoch."""
+    algo = ReinFlow(minibatch=5_000 * effort.envs * effort.decisions // 2_000)
+    return _iteration("reinflow", algo, make_flow(4), algo.repeats, limits, effort)
+
+
+def _iteration(name: str, algo: OnPolicy, base: Policy, samples: int, limits: Limits, effort: Effort) -> Iterator[Row]:
+    """`samples`: of one decision in an epoch."""
+    iteration = _Iteration(algo, base, effort)
     with settings(limits.fast_matmul, None):
         runs = [iteration.run() for _ in range(max(2, effort.rounds // 3))]
     iteration.close()
     seconds = {part: min(run[part] for run in runs) for part in PARTS}
-    least = _least(algo, iteration.state, limits, effort)
+    least = _least(algo, iteration.state, samples, limits, effort)
     for part in PARTS:
-        yield Row(f"dppo/{part}", seconds[part], "s", least[part] / seconds[part])
+        yield Row(f"{name}/{part}", seconds[part], "s", least[part] / seconds[part])
     total = sum(seconds.values())
-    yield Row("dppo/iteration", total, "s", sum(least.values()) / total)
+    yield Row(f"{name}/iteration", total, "s", sum(least.values()) / total)
 
 
-def _least(algo: DPPO, state: ActorCriticState, limits: Limits, effort: Effort) -> dict[str, float]:
+def _least(algo: OnPolicy, state: ActorCriticState, samples: int, limits: Limits, effort: Effort) -> dict[str, float]:
     decisions, rate = effort.envs * effort.decisions, limits.gemm(default_threads())
     actor, critic = weights(state.policy.network), weights(state.critic)
-    trained, spec = algo.finetune_steps, state.policy.spec
-    minibatches = max(1, decisions * trained // algo.minibatch)
-    # Each of a decision's pairs is in a given minibatch with probability 1 / minibatches.
-    distinct = minibatches * decisions * (1 - (1 - 1 / minibatches) ** trained)
+    spec, steps = state.policy.spec, state.policy.config.sampler.steps
+    minibatches = max(1, decisions * samples // algo.minibatch)
+    # Each of a decision's samples is in a given minibatch with probability 1 / minibatches.
+    distinct = minibatches * decisions * (1 - (1 - 1 / minibatches) ** samples)
+    rows = distinct * steps if isinstance(algo, ReinFlow) else decisions * samples
     return {
         "env": decisions * spec.n_action_steps / physics_rate(limits, TASK),
-        "sampling": 2 * decisions * state.policy.config.sampler.steps * chain_weights(state.policy) / rate,
+        "sampling": 2 * decisions * steps * chain_weights(state.policy) / rate,
         "scoring": 4 * decisions * critic / rate,
-        "update": 6 * algo.epochs * (decisions * trained * actor + distinct * critic) / rate,
+        "update": 6 * algo.epochs * (rows * actor + distinct * critic) / rate,
     }
 
 
 @dataclass
 class _Iteration:
-    algo: DPPO
+    algo: OnPolicy
+    base: Policy
     effort: Effort
 
     def __post_init__(self) -> None:
-        base = make_policy(20)
-        self.env = make(TASK, self.effort.envs, max_episode_steps=FOREVER, **TASKS[TASK][2])
-        self.state = self.algo.init(base)
+        self.env = TimedEnv(make(TASK, self.effort.envs, max_episode_steps=FOREVER, **TASKS[TASK][2]))
+        self.state = self.algo.init(self.base)
         self.generator = torch.Generator().manual_seed(0)
         self.collector = Collector(self.env, 1, self.effort.decisions, seed=0)
 
     def run(self) -> dict[str, float]:
-        with packed(self.state.policy, self.collector.env.num_envs):
+        before = self.env.seconds
+        with packed(self.state.policy, self.env.num_envs):
             rollout, _, seconds = self.collector.collect(lambda obs: self.algo.act(self.state, obs, self.generator))
+        in_env = self.env.seconds - before
         scoring = _timed(lambda: self.algo.prepare(self.state, rollout))
         return {
-            "env": seconds["time/env_s"],
-            "sampling": seconds["time/sampling_s"],
+            "env": in_env,
+            "sampling": seconds - in_env,
             "scoring": scoring,
             "update": _timed(lambda: self._update(rollout)) - scoring,
         }

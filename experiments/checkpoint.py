@@ -20,13 +20,13 @@ from torch import Tensor
 from ..config import to_dict
 from ..errors import UserError
 from ..files import atomic_folder, is_empty, sweep
-from ..policies.policy import Policy
-from ..policies.storage import save_policy
+from ..policies.storage import SavedActor, save_policy
 from .run_folder import RunFolder, provenance
 
 Tree = dict[str, Any]
 _TENSOR, _ARRAY = "tensor:", "array:"
-FREE = {"out", "resume", "data", "iterations", "eval_every", "log_every", "checkpoint_every", "loggers"}
+SPEECH = {"eval_every", "offline_eval_every", "log_every", "checkpoint_every", "loggers"}
+FREE = SPEECH | {"out", "resume", "data", "iterations", "wall_s"}
 """settings that a resumed run may change: where things lie, how long it runs, how often it speaks"""
 
 
@@ -94,7 +94,7 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def write_checkpoint(run: RunFolder, step: int, policy: Policy, state: Mapping[str, Any]) -> Path:
+def write_checkpoint(run: RunFolder, step: int, policy: SavedActor, state: Mapping[str, Any]) -> Path:
     """Save a policy and the training state in one atomic folder; older training states are let go."""
     older = run.checkpoints()
     with atomic_folder(run.checkpoint_path(step), replace=True) as new:
@@ -115,7 +115,7 @@ def resume(config: Any, data_hash: str = "") -> tuple[RunFolder | None, Tree | N
     if not config.resume or is_empty(Path(config.out)):
         return None, None
     run = RunFolder.open(config.out)
-    _require_same(run, config, data_hash)
+    require_same(run, config, data_hash)
     sweep(run.path)
     newest = run.latest_checkpoint()
     if newest is None:
@@ -125,7 +125,12 @@ def resume(config: Any, data_hash: str = "") -> tuple[RunFolder | None, Tree | N
     return run, load_state(newest / "training_state")
 
 
-def _require_same(run: RunFolder, config: Any, data_hash: str) -> None:
+def require_same(run: RunFolder, config: Any, data_hash: str) -> None:
+    """Refuse to continue a run with other data or settings than it was begun with.
+
+    Raises:
+        UserError: naming the first that differs.
+    """
     facts = run.facts
     if facts["data_hash"] != data_hash:
         raise UserError(f"{run.path} was trained on other data (hash differs): resume with the same --data")

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("data_verbs:data", "collect, inspect, check and convert demonstrations"),
     "pretrain": ("train_verbs:pretrain", "learn a diffusion policy from demonstrations"),
     "finetune": ("train_verbs:finetune", "improve a policy by reinforcement learning in simulation"),
+    "bakeoff": ("train_verbs:bakeoff", "fine-tune one policy with several methods and compare them"),
     "eval": ("eval_verbs:evaluate", "measure a policy on seeded episodes, or on held-out data"),
     "compare": ("report_verbs:compare", "say whether one evaluation is better than another, and how sure"),
     "distill": ("train_verbs:distill", "train a one-step student of a policy"),
@@ -41,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
 CONTINUE = {
     "pretrain": ": the same command with --resume continues",
     "finetune": ": the same command with --resume continues",
+    "bakeoff": ": the same command continues",
     "data": ": the same command continues a collection",
 }
 """what Ctrl-C did not destroy"""

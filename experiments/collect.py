@@ -8,7 +8,7 @@ N slots, n executed actions per call, A action dim.
 
 from __future__ import annotations
 
-from collections import deque
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,10 @@ from ..datasets.episodes import Episodes
 from ..datasets.readers import load
 from ..datasets.writer import EpisodeWriter
 from ..envs.core import Core, Step
+from ..envs.history import History
 from ..envs.seeds import train_seeds
 from ..spec import ArraySpec, EnvSpec
 from .controllers import Controller
-from .history import History
 
 NOISE_STREAM = 0x64617461
 """keeps a controller's noise independent of the environment's own draws from the same seed"""
@@ -50,28 +50,30 @@ def collect(
     episodes: int,
     path: str | Path,
     *,
+    steps: int = 0,
     seed: int = 0,
     source: str = "",
     progress: Progress | None = None,
 ) -> Summary:
-    """Grow the set at `path` to `episodes` episodes.
+    """Grow the set at `path` to `episodes` episodes, or to as many as it takes for `steps` steps.
 
     Args:
         controller: who acts; clipped to the environment's limits, and recorded as executed (float32).
         core: N slots.
         episodes: wanted in all; those already there count.
         path: dataset folder, new or begun by an equal call.
+        steps: least number of steps; 0: `episodes` counts.
         seed: with an episode's index fixes its start and noise.
         source: who acted, for the attributes.
-        progress: called after every chunk with `episodes`, mean return and success rate so far.
+        progress: called after every chunk with `episodes`, `steps`, mean return and success rate so far.
 
     Raises:
         UserError: where the folder cannot be continued with these settings, or the disk is full.
     """
     controller.check_env(core.spec)
     with EpisodeWriter(path, attributes(core.spec, source, seed)) as writer:
-        if len(writer) < episodes:
-            collection = _Collection(core, writer, episodes, seed)
+        collection = _Collection(core, writer, 0 if steps else episodes, steps, seed)
+        if collection.running:
             _run(controller, core, collection, progress or (lambda metrics: None))
     return summarise(load(path))
 
@@ -129,9 +131,11 @@ class _Recording:
 class _Collection:
     """Which slot records which episode, and which finished ones wait for an earlier one to be written."""
 
-    def __init__(self, core: Core, writer: EpisodeWriter, episodes: int, seed: int) -> None:
+    def __init__(self, core: Core, writer: EpisodeWriter, episodes: int, steps: int, seed: int) -> None:
         self.core, self.writer, self.seed = core, writer, seed
-        self.waiting = deque(range(len(writer), episodes))
+        self.episodes, self.steps = episodes, steps
+        self.following = len(writer)
+        """index of the episode that starts next"""
         self.slots: list[_Recording | None] = [None] * core.num_envs
         self.idle = np.random.default_rng(0)
         self.finished: dict[int, _Recording] = {}
@@ -140,11 +144,17 @@ class _Collection:
 
     @property
     def running(self) -> bool:
-        return bool(self.waiting) or any(self.slots)
+        """Too little is on disk; a count of steps is reached by the first episodes that suffice, in their order."""
+        return len(self.writer) < self.episodes or self.writer.num_steps < self.steps
+
+    @property
+    def startable(self) -> int:
+        """Episodes that may still start."""
+        return sys.maxsize if self.steps else self.episodes - self.following
 
     def first_obs(self) -> dict[str, np.ndarray]:
         """Reset every slot; those without an episode must be somewhere too, and nobody looks at them."""
-        first = self.waiting[0]
+        first = self.following
         self.slots = [self._next() for _ in self.slots]
         indices = [first if slot is None else slot.index for slot in self.slots]
         return dict(self.core.reset([train_seeds(self.seed, 0, index) for index in indices]))
@@ -162,12 +172,12 @@ class _Collection:
             if step.ended[index]:
                 self.finished[slot.index] = slot
                 self.slots[index] = None
-        while len(self.writer) in self.finished:
+        while self.running and len(self.writer) in self.finished:
             self._write(self.finished.pop(len(self.writer)))
 
     def refill(self) -> tuple[list[int], dict[str, np.ndarray]]:
         """Start the next episodes in free slots; returns these and name -> (len(slots), ...)."""
-        free = [index for index, slot in enumerate(self.slots) if slot is None][: len(self.waiting)]
+        free = [index for index, slot in enumerate(self.slots) if slot is None][: self.startable]
         seeds = []
         for index in free:
             self.slots[index] = slot = self._next()
@@ -176,7 +186,7 @@ class _Collection:
 
     def progress(self) -> dict[str, int | float]:
         """Episodes on disk, and means over those written by this process."""
-        metrics: dict[str, int | float] = {"episodes": len(self.writer)}
+        metrics: dict[str, int | float] = {"episodes": len(self.writer), "steps": self.writer.num_steps}
         if self.returns:
             metrics["rollout/ep_rew_mean"] = float(np.mean(self.returns))
         if self.successes:
@@ -184,9 +194,9 @@ class _Collection:
         return metrics
 
     def _next(self) -> _Recording | None:
-        if not self.waiting:
+        if self.startable < 1:
             return None
-        index = self.waiting.popleft()
+        index, self.following = self.following, self.following + 1
         return _Recording(index, np.random.default_rng([NOISE_STREAM, self.seed, index]))
 
     def _write(self, recording: _Recording) -> None:

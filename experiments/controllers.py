@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..policies.actor import Actor
 from ..spec import EnvSpec
 from .actors_npz import load_actor_npz
-from .evaluate import Actor
+from .evaluate import Stateful
 
 Obs = Mapping[str, np.ndarray]
 Generators = Sequence[np.random.Generator]
@@ -139,5 +140,8 @@ def _load(name: str, spec: EnvSpec, noise: float) -> Controller:
         return load_actor_npz(name, noise)
     from ..policies.storage import default_device, load_policy
 
-    policy = PolicyController(load_policy(name), default_device())
+    actor = load_policy(name)
+    if isinstance(actor, Stateful):
+        raise UserError(f"{name} acts on what it did before and cannot collect: give its base, or distill a policy")
+    policy = PolicyController(actor, default_device())
     return Disturbed(policy, noise) if noise else policy

@@ -1,9 +1,8 @@
-"""`noisepilot data`: collect demonstrations, look at a dataset, check it, convert it."""
+"""`noisepilot data`: collect demonstrations, look at a dataset, check it, convert it, mix sets."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,12 +12,13 @@ import tyro
 
 from ..errors import UserError, unknown
 from .cli import parse
+from .data_tables import show
+from .data_writing import Convert, Mix, convert, mix, spec_of
 from .env_ref import EnvRef
 
 if TYPE_CHECKING:
     from ..datasets.checks import Finding
     from ..datasets.episodes import Episodes
-    from ..spec import EnvSpec
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Collect:
     """dataset folder to write or continue"""
     episodes: int = 100
     """episodes in all, those already there included"""
+    steps: int = 0
+    """least number of steps in all; 0: `episodes` counts"""
     noise: float = 0.0
     """disturbance in units of the action; for an .npz actor a factor on its own (1: as trained)"""
     seed: int = 0
@@ -62,16 +64,6 @@ class Check:
     """print JSON"""
 
 
-@dataclass(frozen=True)
-class Convert:
-    """Write any readable dataset as a zarr folder."""
-
-    source: tyro.conf.Positional[str]
-    """D4RL .hdf5, .npz or zarr folder"""
-    target: tyro.conf.Positional[str]
-    """zarr folder to write"""
-
-
 def data(argv: Sequence[str]) -> int:
     """Run `data <verb> ...`; returns the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
@@ -100,12 +92,14 @@ def collect(config: Collect) -> int:
     try:
         controller = make_controller(config.actor, core.spec, config.noise)
         source = f"{Path(config.actor).name}, noise {config.noise:g}"
-        with Progress(f"collect {config.env.id}", total=config.episodes, unit="episodes") as progress:
+        total, unit = (config.steps, "steps") if config.steps else (config.episodes, "episodes")
+        with Progress(f"collect {config.env.id}", total=total, unit=unit) as progress:
             summary = collecting.collect(
                 controller,
                 core,
                 config.episodes,
                 config.out,
+                steps=config.steps,
                 seed=config.seed,
                 source=source,
                 progress=progress.update,
@@ -139,7 +133,7 @@ def check(config: Check) -> int:
     from ..datasets.checks import check as find
     from ..datasets.readers import load
 
-    found = find(load(config.path, strict=False), _spec(config))
+    found = find(load(config.path, strict=False), spec_of(config.env))
     if config.json:
         print(json.dumps([asdict(finding) for finding in found], indent=2))
     else:
@@ -148,40 +142,13 @@ def check(config: Check) -> int:
     return int(any(finding.level == "error" for finding in found))
 
 
-def convert(config: Convert) -> int:
-    """Convert and say what was written."""
-    from ..datasets.readers import convert as write
-
-    episodes = write(config.source, config.target)
-    keys = ", ".join(sorted(episodes.data))
-    print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")
-    return 0
-
-
 VERBS: dict[str, tuple[Any, Callable[[Any], int]]] = {
     "collect": (Collect, collect),
     "info": (Info, info),
     "check": (Check, check),
     "convert": (Convert, convert),
+    "mix": (Mix, mix),
 }
-
-
-def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table: drawn on a terminal, aligned text elsewhere."""
-    if not sys.stdout.isatty():
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        lines = [title, *("  ".join(map(str.ljust, row, widths)).rstrip() for row in [header, *rows])]
-        print("\n".join(line for line in lines if line))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left", show_header=any(header))
-    for name in header:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False).print(table)
 
 
 def _facts(episodes: Episodes) -> dict[str, Any]:
@@ -216,16 +183,6 @@ def _array_facts(episodes: Episodes, key: str) -> dict[str, Any]:
 def _verdict(found: Sequence[Finding]) -> str:
     count = {level: sum(f.level == level for f in found) for level in ("error", "warning")}
     return f"{count['error']} errors, {count['warning']} warnings"
-
-
-def _spec(config: Check) -> EnvSpec | None:
-    if not config.env.id:
-        return None
-    from ..envs import make_core
-
-    core = make_core(config.env.id, 1, **config.env.kwargs)
-    core.close()
-    return core.spec
 
 
 def _summary(config: Any) -> str:

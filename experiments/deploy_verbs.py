@@ -61,11 +61,11 @@ def export(argv: Sequence[str]) -> int:
     """`noisepilot export`; returns the exit code."""
     config = parse(Export, argv, "noisepilot export")
     from ..deploy.export import export as write
-    from ..policies.storage import find_policy, load_policy
+    from ..policies.storage import find_policy, load_plain_policy
     from .ledger import Ledger
 
     folder = find_policy(config.source)
-    policy = load_policy(folder, device="cpu")
+    policy = load_plain_policy(folder, "export takes", device="cpu")
     data = _load(config.data) if config.data else None
     out = write(
         policy,

@@ -18,7 +18,7 @@ from ..envs.vector import TensorEnv
 from ..errors import at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import Policy
-from ..policies.storage import data_hash, load_policy
+from ..policies.storage import data_hash, load_plain_policy
 from .checkpoint import write_checkpoint
 from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
@@ -56,7 +56,7 @@ def distill(config: DistillRun) -> RunFolder:
     Raises:
         UserError: if there is neither an environment nor data.
     """
-    policy = load_policy(config.policy)
+    policy = load_plain_policy(config.policy, "distill takes")
     if not config.data:
         config = replace(config, env=config.env.or_else(policy.spec.env, policy.spec.env_kwargs))
     use_fast_matmul()

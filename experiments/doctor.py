@@ -29,6 +29,7 @@ MUJOCO_FROM, MUJOCO_BELOW = (3, 3), (3, 9)
 EXTRAS = {
     "h5py": ("hdf5", "reading D4RL files"),
     "gymnasium_robotics": ("robotics", "Fetch, Adroit, Kitchen"),
+    "gym_pusht": ("pusht", "PushT"),
     "onnx": ("export", "writing .onnx files"),
     "onnxscript": ("export", "writing .onnx files"),
     "onnxruntime": ("export", "running .onnx files"),

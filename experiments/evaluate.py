@@ -17,34 +17,26 @@ import torch
 from torch import Tensor
 
 from ..envs.core import Step
+from ..envs.history import History
+from ..envs.seeds import noise_generator
 from ..errors import UserError
+from ..policies.actor import Actor
 from ..policies.policy import Policy
-from ..spec import EnvSpec, PolicySpec
-from .history import History
+from ..policies.storage import SavedActor, sampler_of
+from ..spec import EnvSpec
 from .ledger import Ledger
-
-NOISE_STREAM = 0x6E6F6973
-"""keeps the policy's noise independent of the environment's own draws from the same seed"""
 
 
 @runtime_checkable
-class Actor(Protocol):
-    """What evaluation needs of a policy."""
+class Stateful(Protocol):
+    """An actor that remembers, in every row, what it is executing."""
 
-    @property
-    def spec(self) -> PolicySpec:
-        """Shapes, horizon and executed steps."""
+    def reset(self, rows: list[int] | None) -> None:
+        """New episodes start in these rows; None: in all."""
         ...
 
-    @property
-    def noise_shape(self) -> tuple[int, int, int]:
-        """(K+1, H, A): Gaussian numbers that one decision consumes."""
-        ...
-
-    def act(
-        self, obs: Mapping[str, Tensor], noise: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Observations name -> (B, T, ...) and noise (B, K+1, H, A) to actions (B, H, A), physical units."""
+    def due(self) -> Tensor | None:
+        """(B,) bool: rows whose next action consumes noise; None: all."""
         ...
 
 
@@ -93,8 +85,12 @@ def evaluate(
     episodes = _Episodes(seeds, env)
     history = History(actor.spec.n_obs_steps)
     history.reset(env.reset(episodes.first_seeds()))
+    memory = actor if isinstance(actor, Stateful) else None
+    if memory is not None:
+        memory.reset(None)
     while episodes.running:
-        noise = torch.from_numpy(episodes.noise(actor.noise_shape)).to(env.spec.device)
+        due = memory.due() if memory is not None else None
+        noise = torch.from_numpy(episodes.noise(actor.noise_shape, due)).to(env.spec.device)
         with torch.no_grad():
             action = actor.act(history.obs, noise=noise)[:, :n]
         step = env.step(action)
@@ -102,16 +98,22 @@ def evaluate(
         free = episodes.record(step)
         if free:
             history.reset(env.reset(episodes.take(free), free), free)
+            if memory is not None:
+                memory.reset(free)
         if progress is not None:
             progress(episodes.finished, len(seeds))
     return episodes.ledger(n_action_steps=n, wall_s=time.perf_counter() - started)
 
 
-def of_policy(ledger: Ledger, policy: Policy, name: str) -> Ledger:
-    """The same ledger, saying which policy it measured and how that walked its chain."""
-    sampler = policy.config.sampler
-    words = f"{sampler.steps} steps, eta {sampler.eta:g}"
-    return replace(ledger, policy=name, policy_hash=policy.hash(), sampler=words, deterministic=sampler.deterministic)
+def of_policy(ledger: Ledger, policy: SavedActor, name: str) -> Ledger:
+    """The same ledger, saying which actor it measured and how that walked its chain."""
+    sampler = sampler_of(policy)
+    words = [] if isinstance(policy, Policy) else [type(policy).__name__.lower()]
+    words += [f"{sampler.steps} steps, eta {sampler.eta:g}"] if sampler else []
+    deterministic = sampler is None or sampler.deterministic
+    return replace(
+        ledger, policy=name, policy_hash=policy.hash(), sampler=", ".join(words), deterministic=deterministic
+    )
 
 
 class _Episodes:
@@ -128,6 +130,7 @@ class _Episodes:
         self.returns = np.zeros(len(seeds))
         self.length = np.zeros(len(seeds), dtype=np.int64)
         self.goal = np.full(len(seeds), -1)  # environment steps until success was first raised
+        self.peaks = {name: np.full(len(seeds), -np.inf) for name in env.spec.signals if name != "success"}
 
     @property
     def running(self) -> bool:
@@ -144,10 +147,10 @@ class _Episodes:
         self.taken += len(free)
         return [self.seeds[row] for row in rows]
 
-    def noise(self, shape: tuple[int, ...]) -> np.ndarray:
-        """(N, K+1, H, A) float32, every running episode from its own generator; idle slots get zeros."""
+    def noise(self, shape: tuple[int, ...], due: Tensor | None = None) -> np.ndarray:
+        """(N, K+1, H, A) float32, every running episode that is `due` from its own generator; other slots get zeros."""
         noise = np.zeros((len(self.row), *shape), dtype=np.float32)
-        for slot in np.flatnonzero(self.row >= 0):
+        for slot in np.flatnonzero((self.row >= 0) & (True if due is None else _numpy(due))):
             row = int(self.row[slot])
             if row not in self.rng:
                 self.rng[row] = noise_generator(self.seeds[row])
@@ -163,6 +166,9 @@ class _Episodes:
             raised = (_numpy(step.signals["success"])[slots] > 0) & valid
             fresh = raised.any(1) & (self.goal[rows] < 0)
             self.goal[rows[fresh]] = (self.length[rows] + raised.argmax(1) + 1)[fresh]
+        for name, peak in self.peaks.items():
+            seen = np.where(valid, _numpy(step.signals[name])[slots].astype(float), -np.inf)
+            peak[rows] = np.maximum(peak[rows], seen.max(1))
         self.returns[rows] += np.where(valid, _numpy(step.reward)[slots].astype(float), 0.0).sum(1)
         self.length[rows] += valid.sum(1)
         ended = slots[_numpy(step.ended)[slots]]
@@ -186,14 +192,10 @@ class _Episodes:
             success=reached.astype(float) if known else np.full(len(self.seeds), np.nan),
             time_s=self.length / hz,
             goal_s=np.where(reached, self.goal / hz, np.nan),
+            peaks=self.peaks,
             n_action_steps=n_action_steps,
             wall_s=wall_s,
         )
-
-
-def noise_generator(seed: int) -> np.random.Generator:
-    """The source of an episode's noise, fixed by the episode's seed."""
-    return np.random.Generator(np.random.PCG64([NOISE_STREAM, seed]))
 
 
 def _checked(seeds: Iterable[int]) -> list[int]:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..envs.seeds import noise_generator
 from ..errors import UserError
-from .evaluate import Actor, noise_generator
+from ..policies.actor import Actor
 
 
 @runtime_checkable

@@ -1,51 +1,63 @@
-"""On-policy fine-tuning: roll out, update, evaluate, save; resumable to the bit at every checkpoint."""
+"""Fine-tuning: iterations of a learner, evaluated and saved; resumable to the bit at every checkpoint."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..algos.audit import audit_start
 from ..algos.dppo import DPPO
+from ..algos.onpolicy import OnPolicy
+from ..algos.sac import SAC
+from ..datasets.episodes import Episodes
+from ..datasets.readers import load
 from ..envs import make
 from ..envs.seeds import eval_seeds
 from ..envs.vector import TensorEnv
 from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
-from ..policies.packed import packed
-from ..policies.policy import Policy
-from ..policies.storage import data_hash, load_policy
-from .checkpoint import load_optimizer_state, optimizer_state, resume, write_checkpoint
+from ..policies.policy import Policy, PolicyConfig
+from ..policies.storage import SavedActor, data_hash, default_device, load_plain_policy
+from .checkpoint import resume, write_checkpoint
 from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
+from .learner import Learner
 from .loggers import SinkName
+from .offpolicy import OffPolicyLearner
+from .onpolicy import OnPolicyLearner
+from .pretrain import build_policy
 from .recipe import Algorithm, Budget
 from .reporter import Reporter
-from .rollout import Collector
 from .run_folder import RunFolder
+from .stepper import TimedEnv
 
 
 @dataclass(frozen=True)
 class Finetune:
-    """finetune [RECIPE] [--algo NAME] [--seeds N]: reinforcement learning in simulation.
+    """finetune [RECIPE] [--algo NAME] [--seeds N]: reinforcement learning in simulation, or from recorded data.
 
     `noisepilot list` names recipes and their algorithms; `--seeds N` runs seeds 0 to N - 1 into OUT/seed<i>.
     """
 
     policy: str
-    """the base: a policy folder or a pre-training run"""
+    """the base: a policy folder or a pre-training run; none: a fresh policy, its normaliser fitted on `data`"""
     out: str
     """run folder to write"""
     env: EnvRef = field(default_factory=EnvRef)
     algo: Algorithm = field(default_factory=DPPO)
     budget: Budget = field(default_factory=Budget)
+    data: str = ""
+    """demonstrations with rewards, for off-policy methods"""
+    offline_steps: int = 0
+    """gradient steps on `data` before any experience; with --budget.iterations 0, instead of it"""
+    offline_eval_every: int = 20_000
+    """gradient steps between evaluations while there is no experience"""
+    fresh: PolicyConfig = field(default_factory=PolicyConfig)
+    """what a fresh policy is made of"""
     seed: int = 0
     checkpoint_every: int = 1
     """iterations"""
@@ -55,108 +67,180 @@ class Finetune:
     """continue the run in `out` from its newest checkpoint; without one, start it from the beginning"""
 
     def __post_init__(self) -> None:
-        at_least(0, self, "seed")
-        at_least(1, self, "checkpoint_every")
+        at_least(0, self, "seed", "offline_steps")
+        at_least(1, self, "checkpoint_every", "offline_eval_every")
+
+    def check(self) -> None:
+        """Refuse a method without what it learns from.
+
+        Raises:
+            UserError: naming what is missing or too much.
+        """
+        name = type(self.algo).__name__
+        if self.data and isinstance(self.algo, OnPolicy):
+            raise UserError(f"{name} learns from its own experience alone: leave --data out, or choose another --algo")
+        if self.offline_steps and not self.data:
+            raise UserError("--offline-steps learns from recorded data: give --data")
+        if not (self.policy or self.data or type(self.algo) is SAC):
+            raise UserError(f"--policy is missing: {name} starts from a policy, or from --data where it can")
+        if not (self.offline_steps or self.budget.iterations):
+            raise UserError("there is nothing to do: raise --budget.iterations, or give --data and --offline-steps")
 
 
 def finetune(config: Finetune) -> RunFolder:
     """Run or resume.
 
     Raises:
-        UserError: for a policy or settings that do not fit the environment; nothing is written then.
+        UserError: for a policy, data or settings that do not fit each other; nothing is written then.
     """
-    base, hashed = load_policy(config.policy), data_hash(config.policy)
-    config = replace(config, env=config.env.or_else(base.spec.env, base.spec.env_kwargs))
+    config.check()
+    data = load(config.data) if config.data else None
+    base = _base(config, data)
+    config = replace(config, env=config.env.or_else(*((base.spec.env, base.spec.env_kwargs) if base else ("", {}))))
+    hashed = data.hash() if data is not None else data_hash(config.policy) if config.policy else ""
     run, tree = resume(config, hashed)
     use_fast_matmul(tree["fast_matmul"] if tree else None)
     with (
         environment(config.env, config.budget.num_envs, base) as env,
         environment(config.env, min(40, config.budget.eval_episodes), base) as eval_env,
     ):
-        training = _Training(config, base, env, eval_env)
+        training = _Training(config, base, data, env, eval_env)
         if run and tree:
             training.load(tree)
-            run.truncate_metrics(training.collector.env_steps)
-        else:
-            audit_start(base, training.state.policy, training.collector.history.obs, training.generator)
+            run.truncate_metrics(training.learner.env_steps)
+            run.truncate_metrics(training.learner.grad_steps, key="grad_steps")
+        elif base is not None:
+            training.learner.audit(base)
         run = run or RunFolder.create(config.out, config, data_hash=hashed)
         training.run(run)
     return run
 
 
+def _base(config: Finetune, data: Episodes | None) -> Policy | None:
+    if config.policy:
+        return load_plain_policy(config.policy, "finetune starts from")
+    torch.manual_seed(config.seed)
+    return None if data is None else build_policy(config.fresh, data, config.env)
+
+
 @contextmanager
-def environment(ref: EnvRef, num_envs: int, policy: Policy) -> Iterator[TensorEnv]:
+def environment(ref: EnvRef, num_envs: int, policy: SavedActor | None) -> Iterator[TensorEnv]:
     """An environment that the policy fits, closed afterwards."""
-    env = make(ref.id, num_envs, str(policy.device), **ref.kwargs)
+    env = make(ref.id, num_envs, str(policy.device if policy else default_device()), **ref.kwargs)
     try:
-        policy.spec.check_env(env.spec)
+        if policy is not None:
+            policy.spec.check_env(env.spec)
         yield env
     finally:
         env.close()
 
 
-class _Training:
-    """The state of one fine-tuning and its loop."""
+@contextmanager
+def learner_of(config: Finetune) -> Iterator[Learner]:
+    """What a run would begin with, for those who ask whether and how it would.
 
-    def __init__(self, config: Finetune, base: Policy, env: TensorEnv, eval_env: TensorEnv) -> None:
-        self.config, self.env, self.eval_env = config, env, eval_env
+    Raises:
+        UserError: as `finetune`.
+    """
+    config.check()
+    data = load(config.data) if config.data else None
+    base = _base(config, data)
+    with environment(config.env, config.budget.num_envs, base) as env:
+        yield _learner(config, base, data, TimedEnv(env))
+
+
+class _Training:
+    """A learner, and when it is evaluated and saved."""
+
+    def __init__(
+        self, config: Finetune, base: Policy | None, data: Episodes | None, env: TensorEnv, eval_env: TensorEnv
+    ) -> None:
+        self.config, self.base, self.eval_env = config, base, eval_env
+        if base is not None:
+            base.spec = replace(base.spec, env=env.spec.id, env_kwargs=env.spec.kwargs)
         torch.manual_seed(config.seed)
-        self.state = config.algo.init(base)
-        self.state.policy.spec = replace(base.spec, env=env.spec.id, env_kwargs=env.spec.kwargs)
-        self.generator = torch.Generator(base.device).manual_seed(config.seed)
-        self.collector = Collector(env, base.spec.n_obs_steps, config.budget.decisions, config.seed)
+        self.learner = _learner(config, base, data, TimedEnv(env))
         self.wall_s = 0.0
 
     def run(self, run: RunFolder) -> None:
-        """Iterate to the end of the budget."""
-        budget = self.config.budget
-        total = budget.iterations * budget.decisions * budget.num_envs * self.state.policy.spec.n_action_steps
-        phase = f"finetune {type(self.config.algo).__name__.lower()}"
-        since, sinks = self.collector.env_steps, self.config.loggers
-        with Reporter(run, phase, total=total, unit="env_steps", sinks=sinks, since=since) as report:
-            if self.state.iteration == 0:
-                report(self.line(self._evaluate(run)))
-            while self.state.iteration < budget.iterations:
-                started = time.perf_counter()
-                metrics = self.iterate()
-                self.wall_s += time.perf_counter() - started
-                done = self.state.iteration
-                if done == budget.iterations or (budget.eval_every and done % budget.eval_every == 0):
-                    metrics |= self._evaluate(run)
-                report(self.line(metrics))
-                if done % self.config.checkpoint_every == 0 or done == budget.iterations:
-                    write_checkpoint(run, self.collector.env_steps, self.state.policy, self.tree())
+        """Learn from recorded data, then from experience, each to the end of its budget."""
+        steps = self.config.offline_steps
+        if self.learner.offline_steps < steps:
+            with self._reporter(run, "offline", steps, "grad_steps") as report:
+                self._offline(run, report)
+        if self.config.budget.iterations:
+            with self._reporter(run, "finetune", *self._goal()) as report:
+                self._online(run, report)
 
-    def iterate(self) -> dict[str, Any]:
-        """One rollout and its update; returns metrics."""
-        with packed(self.state.policy, self.env.num_envs):
-            rollout, episodes, seconds = self.collector.collect(
-                self._act, fresh=self.config.budget.reset_each_iteration
-            )
-        started = time.perf_counter()
-        if not bool(torch.isfinite(rollout.reward).all()):
-            raise UserError(f"{self.env.spec.id} returned a reward that is not finite: check the environment")
-        learned = self.config.algo.update(self.state, rollout, self.generator)
-        if not all(math.isfinite(v) for v in learned.values()):
-            raise UserError("a loss is not finite: lower the learning rates, or resume from an earlier checkpoint")
-        seconds["time/update_s"] = time.perf_counter() - started
-        return episodes.metrics() | {f"train/{k}": v for k, v in learned.items()} | seconds
+    def _offline(self, run: RunFolder, report: Reporter) -> None:
+        learner, config = self.learner, self.config
+        self._start(run, report)
+        while learner.offline_steps < config.offline_steps:
+            steps = min(config.offline_eval_every, config.offline_steps - learner.offline_steps)
+            metrics = self._timed(lambda steps=steps: learner.offline(steps))
+            report(self.line(metrics | self._evaluate(run)))
+            self._save(run)
 
-    def _act(self, obs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.config.algo.act(self.state, obs, self.generator)
+    def _online(self, run: RunFolder, report: Reporter) -> None:
+        learner, every = self.learner, self.config.budget.eval_every
+        self._start(run, report)
+        while not self._spent():
+            metrics = self._timed(learner.iterate)
+            done, last = learner.iteration, self._spent()
+            if last or (every and done % every == 0):
+                metrics |= self._evaluate(run)
+            report(self.line(metrics))
+            if last or done % self.config.checkpoint_every == 0:
+                self._save(run)
+
+    def _start(self, run: RunFolder, report: Reporter) -> None:
+        """The evaluation before learning: of the actor, and of the base where the actor does not act like it yet."""
+        if self.learner.position > 0:
+            return
+        if self.config.policy and self.base is not None and not self.learner.starts_as_base:
+            self._measure(self.base, run, "base")
+        report(self.line(self._evaluate(run)))
 
     def _evaluate(self, run: RunFolder) -> dict[str, float]:
-        policy = self.state.policy
-        ledger = evaluate(policy, self.eval_env, eval_seeds(self.config.budget.eval_episodes))
-        of_policy(ledger, policy, str(run.path)).save(run.eval_path(f"{self.collector.env_steps:09d}"))
+        return self._measure(self.learner.actor, run, f"{self.learner.position:09d}")
+
+    def _measure(self, actor: SavedActor, run: RunFolder, name: str) -> dict[str, float]:
+        ledger = evaluate(actor, self.eval_env, eval_seeds(self.config.budget.eval_episodes))
+        of_policy(ledger, actor, str(run.path)).save(run.eval_path(name))
         return ledger.metrics()
+
+    def _save(self, run: RunFolder) -> None:
+        write_checkpoint(run, self.learner.position, self.learner.actor, self.tree())
+
+    def _timed(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        started = time.perf_counter()
+        metrics = work()
+        self.wall_s += time.perf_counter() - started
+        return metrics
+
+    def _spent(self) -> bool:
+        return self.config.budget.spent(self.learner.iteration, self.wall_s)
+
+    def _goal(self) -> tuple[int, str]:
+        """What the progress bar counts to."""
+        budget = self.config.budget
+        if budget.wall_s:
+            return round(budget.wall_s), "wall_s"
+        per_decision = self.learner.actor.spec.n_action_steps
+        return budget.iterations * budget.decisions * budget.num_envs * per_decision, "env_steps"
+
+    def _reporter(self, run: RunFolder, phase: str, total: int, unit: str) -> Reporter:
+        name = f"{phase} {type(self.config.algo).__name__.lower()}"
+        since = {"grad_steps": self.learner.grad_steps, "env_steps": self.learner.env_steps, "wall_s": 0}[unit]
+        return Reporter(run, name, total=total, unit=unit, sinks=self.config.loggers, since=since)
 
     def line(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """One line of metrics.jsonl."""
-        steps = self.collector.env_steps
+        steps = self.learner.env_steps
         return {
             "env_steps": steps,
-            "iteration": self.state.iteration,
+            "grad_steps": self.learner.grad_steps,
+            "iteration": self.learner.iteration,
             "wall_s": self.wall_s,
             "time/total_timesteps": steps,
             "time/fps": steps / self.wall_s if self.wall_s else None,
@@ -165,23 +249,17 @@ class _Training:
 
     def tree(self) -> dict[str, Any]:
         """Everything that a bit-equal continuation needs."""
-        return {
-            "modules": {k: v.state_dict() for k, v in self.state.modules().items()},
-            "optimizers": {k: optimizer_state(v) for k, v in self.state.optimizers().items()},
-            "extra": self.state.extra(),
-            "collector": self.collector.tree(),
-            "generator": self.generator.get_state(),
-            "wall_s": self.wall_s,
-            "fast_matmul": torch.get_float32_matmul_precision() == "medium",
-        }
+        fast = torch.get_float32_matmul_precision() == "medium"
+        return {"learner": self.learner.tree(), "wall_s": self.wall_s, "fast_matmul": fast}
 
     def load(self, tree: dict[str, Any]) -> None:
         """Continue from what `tree` returned."""
-        for name, module in self.state.modules().items():
-            module.load_state_dict(tree["modules"][name])
-        for name, optimizer in self.state.optimizers().items():
-            load_optimizer_state(optimizer, tree["optimizers"][name])
-        self.state.load_extra(tree["extra"])
-        self.collector.load(tree["collector"])
-        self.generator.set_state(tree["generator"])
+        self.learner.load(tree["learner"])
         self.wall_s = tree["wall_s"]
+
+
+def _learner(config: Finetune, base: Policy | None, data: Episodes | None, env: TimedEnv) -> Learner:
+    if isinstance(config.algo, OnPolicy):
+        assert base is not None, "checked"
+        return OnPolicyLearner(config.algo, base, env, config.budget, config.seed)
+    return OffPolicyLearner(config.algo, base, env, config.budget, config.seed, data)

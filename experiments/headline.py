@@ -21,8 +21,8 @@ DRAWN = ("success", "return")
 """columns that also show the interval as a picture"""
 
 
-def headline(entries: Sequence[Entry]) -> str:
-    """The table as HTML."""
+def headline(entries: Sequence[Entry], beside: Sequence[Entry] = ()) -> str:
+    """The table as HTML; `beside` are the same entries with another reference, for a second column of differences."""
     found = [entry.intervals() for entry in entries]
     columns = {name: [intervals[name] for intervals in found] for name in COLUMNS}
     columns = {name: values for name, values in columns.items() if any(values)}
@@ -32,10 +32,12 @@ def headline(entries: Sequence[Entry]) -> str:
             _episodes(entry),
             *(_cell(name, values, i, entry.color) for name, values in columns.items()),
             _versus(entry),
+            *(_versus(other) for other in beside[i : i + 1]),
         ]
         for i, entry in enumerate(entries)
     ]
-    return table(["Policy", "Episodes", *(COLUMNS[name] for name in columns), "Difference"], rows)
+    differences = ["Difference from the base", "from the best"] if beside else ["Difference"]
+    return table(["Policy", "Episodes", *(COLUMNS[name] for name in columns), *differences], rows)
 
 
 def _title(entry: Entry) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..envs.seeds import eval_seeds
 from ..errors import UserError
 from ..policies.policy import Policy
-from ..policies.storage import find_policy, load_policy
+from ..policies.storage import SavedActor, find_policy, load_policy
 from .distill import DistillRun
 from .env_ref import EnvRef
 from .finetune import Finetune, environment
@@ -52,13 +55,17 @@ def _policies(run: RunFolder) -> dict[str, Path]:
         return {"tuned": mine}
 
 
-def _record(path: Path, name: str, policy: Policy, ref: EnvRef) -> None:
+def _record(path: Path, name: str, policy: SavedActor, ref: EnvRef) -> None:
     seeds = eval_seeds(EPISODES)
     with environment(ref, EPISODES, policy) as env:
         first = env.reset(list(seeds))
         trajectories = record_trajectories(policy, env, seeds)
     with environment(ref, 1, policy) as env:
         film = record_film(policy, env, seeds[0])
+    chain = _chain(policy, first) if isinstance(policy, Policy) else None
+    save_pictures(path, name, trajectories=trajectories, film=film, chain=chain)
+
+
+def _chain(policy: Policy, first: Mapping[str, Tensor]) -> dict[str, Any]:
     obs = {k: v[:1, None].expand(CHAINS, policy.spec.n_obs_steps, *v.shape[1:]).float() for k, v in first.items()}
-    noise = policy.noise(CHAINS, torch.Generator(policy.device).manual_seed(0))
-    save_pictures(path, name, trajectories=trajectories, film=film, chain=record_chain(policy, obs, noise))
+    return record_chain(policy, obs, policy.noise(CHAINS, torch.Generator(policy.device).manual_seed(0)))

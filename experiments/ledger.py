@@ -39,6 +39,8 @@ class Ledger:
     """(E,) simulated seconds, `length` / control rate"""
     goal_s: np.ndarray
     """(E,) simulated seconds until success was first raised, NaN without success"""
+    peaks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """signal -> (E,) its largest value in the episode; every signal but success"""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     reference: tuple[float, float] | None = None
     """returns of a random and an expert policy, for normalised scores"""
@@ -93,7 +95,7 @@ class Ledger:
             "success": self.success_interval(),
             "normalised_score": self.score_interval(),
             "time_to_goal_s": self.goal_interval(),
-        }
+        } | {f"max_{name}": statistics.bootstrap_mean(peak) for name, peak in self.peaks.items()}
         return {
             "env": self.env,
             "policy": self.policy,
@@ -108,7 +110,7 @@ class Ledger:
         found = {
             f"{prefix}/mean_reward": self.return_interval(),
             f"{prefix}/success_rate": self.success_interval(),
-        }
+        } | {f"{prefix}/max_{name}": statistics.bootstrap_mean(peak) for name, peak in self.peaks.items()}
         values = {f"{prefix}/mean_ep_length": float(self.length.mean())}
         for key, interval in found.items():
             if interval:
@@ -123,11 +125,13 @@ class Ledger:
         """The episodes of these seeds, which must be among the ledger's, in their order."""
         by_seed = np.argsort(self.seed)
         rows = by_seed[np.searchsorted(self.seed, seeds, sorter=by_seed)]
-        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
+        peaks = {name: peak[rows] for name, peak in self.peaks.items()}
+        return replace(self, peaks=peaks, **{name: getattr(self, name)[rows] for name in COLUMNS})
 
     def save(self, path: str | Path) -> None:
         """Write JSON; NaN becomes null."""
         facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in COLUMNS}
+        facts["peaks"] = {name: _to_list(peak) for name, peak in self.peaks.items()}
         columns = {name: _to_list(getattr(self, name)) for name in COLUMNS}
         # One column per line keeps a thousand episodes readable.
         body = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in (facts | columns).items())
@@ -147,7 +151,8 @@ class Ledger:
             raise UserError(f"{path} was written by another version of noisepilot: evaluate again")
         columns: dict[str, Any] = {name: _to_array(name, content.pop(name)) for name in COLUMNS}
         reference = content.pop("reference")
-        return cls(**content, **columns, reference=tuple(reference) if reference else None)
+        peaks = {name: _to_array(name, values) for name, values in content.pop("peaks", {}).items()}
+        return cls(**content, **columns, peaks=peaks, reference=tuple(reference) if reference else None)
 
 
 def read_json(path: Path) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -41,27 +40,30 @@ def list_all(argv: Sequence[str]) -> int:
 
 
 def recipe_rows() -> Rows:
-    """Every recipe with its environment and the algorithms that `finetune --algo` accepts."""
+    """Every recipe with its environment and the algorithms that it has settings of its own for."""
     from .recipe import recipes
 
     return [
-        {"recipe": name, "env": recipe.env.id or "-", "algos": ", ".join(recipe.algos)}
+        {"recipe": name, "env": recipe.env.id or "-", "algos": ", ".join(recipe.algos) or "-"}
         for name, recipe in sorted(recipes().items())
     ]
 
 
 def algo_rows() -> Rows:
-    """Every method: what it is, and the recipes that have settings for it."""
-    from ..algos.bc import BC
-    from ..algos.distill import Distill
+    """Every method: what it is, and the recipes that have settings of their own for it; all recipes have the others."""
+    from .methods import METHODS
     from .recipe import recipes
 
     known = recipes()
-    rows = [_algo("bc", "pretrain", BC, ["all"]), _algo("distill", "distill", Distill, ["all"])]
-    for name in dict.fromkeys(name for recipe in known.values() for name in recipe.algos):
-        users = sorted(key for key, recipe in known.items() if name in recipe.algos)
-        settings = known[users[0]].algos[name]
-        rows.append(_algo(name, f"finetune --algo {name}", type(settings), users))
+    words = {name: method.what for name, method in METHODS.items()}
+    rows = [
+        {"algo": "bc", "verb": "pretrain", "what": "behaviour cloning", "recipes": "all"},
+        {"algo": "distill", "verb": "distill", "what": "one step from many, noise by noise", "recipes": "all"},
+    ]
+    for name in dict.fromkeys([*words, *(name for recipe in known.values() for name in recipe.algos)]):
+        users = ", ".join(sorted(key for key, recipe in known.items() if name in recipe.algos))
+        what = words.get(name, "settings of a recipe")
+        rows.append({"algo": name, "verb": f"finetune --algo {name}", "what": what, "recipes": users or "defaults"})
     return rows
 
 
@@ -75,17 +77,6 @@ def env_rows() -> Rows:
 
 
 KINDS: dict[str, Callable[[], Rows]] = {"recipes": recipe_rows, "algos": algo_rows, "envs": env_rows}
-
-
-def _algo(name: str, verb: str, method: type, recipes: list[str]) -> dict[str, str]:
-    words = first_sentence(method)
-    return {"algo": name, "verb": verb, "what": words, "recipes": ", ".join(recipes)}
-
-
-def first_sentence(method: type) -> str:
-    """The first sentence of the file that defines a method."""
-    text = sys.modules[method.__module__].__doc__ or ""
-    return text.splitlines()[0].partition(". ")[0].rstrip(".") if text else ""
 
 
 def _print(found: dict[str, Rows]) -> None:

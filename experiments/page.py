@@ -9,10 +9,12 @@ from typing import Any
 STYLE = """
 :root { color-scheme:light dark; --paper:#fff; --card:#f7f8fa; --ink:#1a202b; --muted:#667085; --grid:#e6e9ee;
   --rule:#d5dae2; --wall:#c3cad5; --good:#17803d; --bad:#b42318;
-  --s0:#2f6bdb; --s1:#dd7116; --s2:#16936b; --s3:#a5489f; --s4:#b08a00; --s5:#7a8699 }
+  --s0:#2f6bdb; --s1:#dd7116; --s2:#16936b; --s3:#a5489f; --s4:#b08a00; --s5:#7a8699;
+  --s6:#c2374f; --s7:#0d8fa8; --s8:#6a4fd0; --s9:#7d9a10; --s10:#8c5a3c; --s11:#d05fa8 }
 @media (prefers-color-scheme:dark) { :root { --paper:#12151b; --card:#1a1e26; --ink:#e8ebf0; --muted:#98a2b3;
   --grid:#2a303a; --rule:#39414e; --wall:#465062; --good:#4cc38a; --bad:#ff8a7d;
-  --s0:#6ea0ff; --s1:#f59b4c; --s2:#4cc9a0; --s3:#d587d0; --s4:#dbb842; --s5:#98a4b8 } }
+  --s0:#6ea0ff; --s1:#f59b4c; --s2:#4cc9a0; --s3:#d587d0; --s4:#dbb842; --s5:#98a4b8;
+  --s6:#ff7d8e; --s7:#4cc4dc; --s8:#a48fff; --s9:#b7d24a; --s10:#c9946f; --s11:#ff9ad5 } }
 * { box-sizing:border-box }
 body { margin:0; background:var(--paper); color:var(--ink); font:15px/1.5 system-ui,-apple-system,"Segoe UI",
   Roboto,"Helvetica Neue",Arial,sans-serif; font-variant-numeric:tabular-nums }

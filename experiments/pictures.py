@@ -27,9 +27,10 @@ from ..envs.core import Step
 from ..envs.maze import MAPS, Maze, named_map
 from ..errors import UserError
 from ..files import atomic_write
+from ..policies.actor import Actor
 from ..policies.policy import ACTION, Policy
 from ..spec import EnvSpec
-from .evaluate import Actor, Env, evaluate
+from .evaluate import Env, evaluate
 from .ledger import Ledger, read_json
 from .png import data_uri
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-SERIES = 6
+SERIES = 12
 """colours that the page defines"""
 Show = Callable[[float], str]
 Pixels = int | float

@@ -117,8 +117,7 @@ def _table_note(groups: Sequence[Group]) -> str:
 def _learning(groups: Sequence[Group]) -> str:
     figures = []
     for key, title in LEARNING.items():
-        steps = "env_steps" if _lines(groups, key, "env_steps") else "grad_steps"
-        figures += [_figure(groups, key, title, x) for x in (steps, "wall_s")]
+        figures += [_figure(groups, key, title, x) for x in (_steps(groups, key), "wall_s")]
     drawn = [f for f in figures if f]
     names = {group.name: group.color for group in groups}
     note = _band_note(groups)
@@ -141,7 +140,7 @@ def _details(groups: Sequence[Group]) -> str:
 
 
 def _figure(groups: Sequence[Group], key: str, title: str, x: str, **size: Pixels) -> str:
-    x = x or ("env_steps" if _lines(groups, key, "env_steps") else "grad_steps")
+    x = x or _steps(groups, key)
     lines = _lines(groups, key, x)
     if not lines:
         return ""
@@ -153,6 +152,11 @@ def _figure(groups: Sequence[Group], key: str, title: str, x: str, **size: Pixel
         label = f"wall-clock, {unit}"
     show_y = percent if key.endswith(("success_rate", "fraction")) else number
     return page.figure(title, line_plot(lines, xlabel=label, show_x=show_x, show_y=show_y, **size))
+
+
+def _steps(groups: Sequence[Group], key: str) -> str:
+    """What counts: environment steps, or gradient steps where there are no others."""
+    return "env_steps" if any(line.x[-1] > line.x[0] for line in _lines(groups, key, "env_steps")) else "grad_steps"
 
 
 def _lines(groups: Sequence[Group], key: str, x: str) -> list[Line]:

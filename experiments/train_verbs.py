@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .cli import parse, take_option, take_positional
+from .methods import METHODS
 from .recipe import get_recipe
 
 if TYPE_CHECKING:
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 
 def pretrain(argv: list[str]) -> int:
-    """`noisepilot pretrain [RECIPE]`: behaviour cloning with a recipe's settings."""
+    """`noisepilot pretrain [RECIPE] [--kind KIND]`: behaviour cloning with a recipe's settings."""
     from .pretrain import Pretrain
     from .pretrain import pretrain as run
 
     name, argv = take_positional(argv, "default")
+    kind, argv = take_option(argv, "--kind", "diffusion")
     recipe = get_recipe(name)
-    default = Pretrain("", "", recipe.env, recipe.policy, recipe.bc)
+    default = Pretrain("", "", recipe.env, recipe.kind(kind), recipe.bc)
     config = parse(Pretrain, argv, f"noisepilot pretrain {name}", default)
     _require(config, "data", "out")
     print(f"pre-trained policy: {run(config).path}")
@@ -29,7 +31,10 @@ def pretrain(argv: list[str]) -> int:
 
 
 def finetune(argv: list[str]) -> int:
-    """`noisepilot finetune [RECIPE] [--algo NAME] [--seeds N]`: reinforcement learning with a recipe's settings."""
+    """`noisepilot finetune [RECIPE] [--algo NAME] [--kind KIND] [--seeds N]`: with a recipe's settings.
+
+    Without --policy a fresh policy of that kind learns from --data.
+    """
     from .finetune import Finetune
     from .finetune import finetune as run
     from .report import report
@@ -38,14 +43,28 @@ def finetune(argv: list[str]) -> int:
     algo, argv = take_option(argv, "--algo", "dppo")
     seeds, argv = take_option(argv, "--seeds", "1")
     recipe = get_recipe(name)
-    default = Finetune("", "", recipe.env, recipe.algo(algo), recipe.budget)
+    settings = recipe.algo(algo)
+    kind, argv = take_option(argv, "--kind", METHODS[algo].fresh if algo in METHODS else "diffusion")
+    default = Finetune("", "", recipe.env, settings, recipe.budget_for(algo), fresh=recipe.kind(kind))
     config = parse(Finetune, argv, f"noisepilot finetune {name} --algo {algo}", default)
-    _require(config, "policy", "out")
+    _require(config, "out")
     runs = [run(run_config).path for run_config in _seeded(config, seeds)]
     for path in runs:
         print(f"fine-tuned policy: {path}")
     if len(runs) > 1:
         print(f"report over all seeds: {report(runs, Path(config.out) / 'report.html')}")
+    return 0
+
+
+def bakeoff(argv: list[str]) -> int:
+    """`noisepilot bakeoff [RECIPE] --policy RUN --algos A,B --budget env_steps=N --seeds 3 --out DIR`."""
+    from .bakeoff import Bakeoff
+    from .bakeoff import bakeoff as run
+
+    name, argv = take_positional(argv, "default")
+    config = parse(Bakeoff, argv, f"noisepilot bakeoff {name}", Bakeoff("", ""))
+    _require(config, "policy", "out")
+    print(f"bake-off: {run(config, get_recipe(name))}")
     return 0
 
 

@@ -10,8 +10,7 @@ from ...policies.sampler import Sampler
 from ..env_ref import EnvRef
 from ..recipe import Recipe
 
-_DPPO = {"dppo": DPPO(), "dppo-official": DPPO(timeout="terminal")}
-HOPPER = Recipe(env=EnvRef("Hopper-v5"), bc=BC(pad=False), algos=_DPPO)
+HOPPER = Recipe(env=EnvRef("Hopper-v5"), bc=BC(pad=False), algos={"dppo": DPPO()})
 
 RECIPES = {
     "default": Recipe(),

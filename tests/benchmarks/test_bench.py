@@ -31,7 +31,10 @@ def check(rows):
         ("sampler/batch40/K1", {"eager", "onnxruntime", "diffusers"}),
         ("env/Ant-v5", {"native", "gymnasium-sync", "gymnasium-async"}),
         ("rollout", {"K20"}),
+        ("offpolicy/dql", {"dql"}),
+        ("offpolicy/fql", {"fql"}),
         ("bc", {"threads1"}),
+        ("offpolicy/sac", {"ours", "stable-baselines3"}),
         ("dppo", {"env", "sampling", "scoring", "update", "iteration"}),
     ],
 )

@@ -22,7 +22,7 @@ from pathlib import Path
 import rich.live  # noqa: F401
 import torch._dynamo  # noqa: F401
 from noisepilot.envs import classic, locomotion, mujoco_core, native, remote  # noqa: F401
-from noisepilot.experiments import checkpoint, evaluate, finetune, pretrain  # noqa: F401
+from noisepilot.experiments import checkpoint, evaluate, finetune, offpolicy, pretrain  # noqa: F401
 from noisepilot.experiments.cli import main
 from noisepilot.policies import matmul
 

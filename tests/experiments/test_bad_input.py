@@ -2,12 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from noisepilot.deploy.runtime import Policy, PolicyError
+from noisepilot.envs import make_core
+from noisepilot.envs.vector import TensorEnv
 from noisepilot.experiments.cli import main
+from noisepilot.experiments.stepper import TimedEnv
+from noisepilot.policies import PolicyConfig, save_policy
+from noisepilot.policies.gaussian import GaussianConfig, GaussianMLP
 from noisepilot.policies.storage import find_policy
 
 from .runs import DPPO, FINETUNE, PRETRAIN, pretrained, write_data
@@ -131,6 +137,34 @@ def test_a_policy_whose_parts_do_not_fit(refused):
     assert "model.safetensors does not fit its config.json" in refused("eval", str(folder))
 
 
+def test_an_actor_that_is_more_than_a_policy(refused):
+    core = make_core("Hopper-v5")
+    core.close()
+    spec = replace(PolicyConfig().spec_for(core.spec), horizon=1, n_action_steps=1)
+    actor = GaussianConfig(GaussianMLP((8,))).build(spec)
+    for name, array in {**spec.obs, "action": spec.action}.items():
+        actor.normalizer.fit(name, -np.ones(array.shape), np.ones(array.shape))
+    save_policy(actor, "actor")
+    for command in ("finetune hopper --policy actor", "distill hopper --policy actor", "bakeoff hopper --policy actor"):
+        assert "actor holds a GaussianActor, but" in refused(*command.split(), "--out", "run")
+    assert "a plain policy: pre-train or distill one" in refused("export", "actor", "--out", "actor.onnx")
+
+
+@pytest.mark.parametrize("algo", ["dppo", "sac"])
+def test_a_reward_that_is_not_finite(made, tmp_path, monkeypatch, capsys, algo):
+    monkeypatch.setattr(TimedEnv, "step", nan_reward)
+    argv = ["finetune", "hopper", "--policy", str(made / "base"), "--out", str(tmp_path / "run"), "--algo", algo]
+    options = DPPO if algo == "dppo" else []
+    assert main([*argv, *options, "--budget.eval-episodes", "1", "--budget.num-envs", "2"]) == 2
+    assert "Hopper-v5 returned a reward that is not finite" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def nan_reward(env, action):
+    step = TensorEnv.step(env, action)
+    return replace(step, reward=step.reward * np.nan)
+
+
 def test_a_policy_without_a_normaliser(refused):
     from safetensors.numpy import load_file, save_file
 
@@ -154,7 +188,30 @@ def test_a_policy_without_a_normaliser(refused):
         ("eval base --env Walker2d-v5", "policy (made for Hopper-v5) and environment Walker2d-v5"),
         ("pretrain hopper --out run", "--data is missing"),
         ("pretrain hopper --data hopper.npz", "--out is missing"),
-        ("finetune hopper --out run", "--policy is missing"),
+        ("finetune hopper --out run", "--policy is missing: DPPO starts from a policy"),
+        ("finetune hopper --algo fql --out run", "--policy is missing: DQL starts from a policy, or from --data"),
+        ("finetune hopper --policy base --data hopper.npz --out run", "DPPO learns from its own experience alone"),
+        (
+            "finetune hopper --algo dql --policy base --offline-steps 5 --out run",
+            "--offline-steps learns from recorded",
+        ),
+        ("finetune hopper --algo dql --policy base --data hopper.npz --out run", "the data have no rewards"),
+        ("finetune hopper --policy base --out run --budget.iterations 0", "there is nothing to do"),
+        ("finetune hopper --algo dsrl-sac --policy base --data hopper.npz --out run", "leave --data out"),
+        ("finetune hopper --algo ofql --policy base --out run", "needs a policy trained to act in one step"),
+        ("finetune hopper --algo sac --policy base --out run --budget.iterations 0", "there is nothing to do"),
+        ("finetune hopper --algo sac --policy base --out run --budget.iterations 1 --algo.warmup 9999", "warmup 9999"),
+        ("finetune hopper --algo sac --policy base --out run --algo.utd 0", "utd must be positive, got 0"),
+        ("finetune hopper --algo sac --policy base --out run --algo.replay 0", "replay must be at least 1, got 0"),
+        ("finetune hopper --algo sac --policy base --out run --algo.demo-share 2", "demo_share 2 must lie between"),
+        ("finetune hopper --algo dsrl-sac --policy base --out run --algo.space.bound 0", "bound"),
+        (
+            "pretrain hopper --data hopper.npz --out run --kind flaw",
+            "unknown kind of policy 'flaw': did you mean 'flow'?",
+        ),
+        ("bakeoff hopper --policy base --out run --algos dppo,sak", "unknown algorithm 'sak': did you mean 'sac'?"),
+        ("bakeoff hopper --policy base --out run --budget day=1", "must be env_steps=N or wall=SECONDS"),
+        ("bakeoff hopper --policy absent --out run", "absent is not a policy"),
         ("finetune hopper --policy base", "--out is missing"),
         ("distill hopper --policy base", "--out is missing"),
         ("pretrain hopper --data absent --out run", "no dataset at absent: check the path"),

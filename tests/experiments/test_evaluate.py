@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from noisepilot.envs.core import Step
+from noisepilot.envs.history import History
+from noisepilot.envs.seeds import noise_generator
 from noisepilot.errors import UserError
-from noisepilot.experiments.evaluate import evaluate, noise_generator
+from noisepilot.experiments.evaluate import evaluate
 from noisepilot.experiments.evaluate_offline import evaluate_offline
-from noisepilot.experiments.history import History
 from noisepilot.experiments.ledger import COLUMNS, Ledger
 
 from .toys import SPEC, Line, Pusher

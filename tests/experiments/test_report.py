@@ -185,3 +185,12 @@ def test_flat_and_gappy_curves_are_drawn():
     drawing = plots.line_plot(lines, xlabel="env steps")
     assert "nan" not in drawing
     assert drawing.count('class="curve"') == 2
+
+
+def test_gradient_steps_count_where_nothing_was_executed(tmp_path, ledgers):
+    run = make_run(tmp_path / "offline", ledgers)
+    rows = [row | {"env_steps": 0, "grad_steps": 10 * i} for i, row in enumerate(run.metrics())]
+    run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = report.report([run.path]).read_text()
+    assert "grad steps" in text
+    assert "over env steps" not in text

@@ -9,7 +9,7 @@ import pytest
 from noisepilot import files
 from noisepilot.experiments.cli import main
 
-from .runs import FINETUNE, PRETRAIN, drive, leftovers, pretrained, same_runs, write_data
+from .runs import DSRL, FINETUNE, PRETRAIN, RESIP, SAC, drive, leftovers, pretrained, same_runs, write_data
 
 CHECKPOINT = "noisepilot.experiments.checkpoint"
 KILLED, INTERRUPTED = -9, 130
@@ -66,6 +66,31 @@ def test_finetuning(tmp_path, base):
         *moments(1, 4),
     ]
     same_runs(*kill_and_resume(tmp_path, ["finetune", "hopper", "--policy", base, *FINETUNE], kills))
+
+
+def test_off_policy(tmp_path, base):
+    kills = [
+        ["noisepilot.algos.sac:SAC.update", 3],  # before the first checkpoint
+        ["noisepilot.algos.replay:Replay.add", 20],
+        ["half", 4],
+        ["noisepilot.algos.sac:SAC.update", 7],
+        ["noisepilot.experiments.finetune:evaluate", 1],
+        *moments(3, 2),
+    ]
+    argv = ["finetune", "hopper", "--policy", base, *SAC, "--env-kwargs", '{"max_episode_steps": 10}']
+    same_runs(*kill_and_resume(tmp_path, argv, kills))
+
+
+def test_policies_inside_environments(tmp_path):
+    """The environment holds a frozen policy, its history and the chunk that it is playing."""
+    policy = pretrained(tmp_path, "hopper", "--policy.sampler.eta", "0")
+    for name, options, kill in (
+        ("dsrl", DSRL, ["noisepilot.algos.noise_env:NoiseEnv.step", 14]),
+        ("resip", RESIP, ["noisepilot.algos.residual_env:ResidualEnv.step", 15]),
+    ):
+        argv = ["finetune", "hopper", "--policy", policy, *options, "--env-kwargs", '{"max_episode_steps": 10}']
+        (tmp_path / name).mkdir()
+        same_runs(*kill_and_resume(tmp_path / name, argv, [kill]))
 
 
 def test_worker_environments_continue_by_seed_and_replay(tmp_path):

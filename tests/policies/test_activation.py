@@ -1,13 +1,21 @@
-"""The fast Mish against PyTorch's, where gradients are taken and where they are not."""
+"""The fast Mish and GELU against PyTorch's, where gradients are taken and where they are not."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noisepilot.policies.activation import Mish, activation
-from torch.nn.functional import mish
+from noisepilot.policies import activation as module
+from noisepilot.policies.activation import GELU, Mish, activation
+from torch.nn.functional import gelu, mish
 
 FAR = [0.0, -0.0, 19.99, 20.01, 40.0, -40.0, 1e3, -1e3, 1e30, -1e30]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_also_where_small():
+    large, module.LARGE = module.LARGE, 0
+    yield
+    module.LARGE = large
 
 
 def value_and_slope(function, x: torch.Tensor):
@@ -26,7 +34,8 @@ def test_equals_pytorch(x):
     assert (y - expected).abs() <= 1e-12 * expected.abs().clamp(min=1)
     assert (slope - expected_slope).abs() <= 1e-12
     with torch.no_grad():
-        assert Mish()(x) == mish(x)
+        assert (Mish()(x) - expected).abs() <= 1e-12 * expected.abs().clamp(min=1)
+        assert (GELU()(x) - gelu(x, approximate="tanh")).abs() <= 1e-12 * x.abs().clamp(min=1)
 
 
 def test_gradcheck():
@@ -43,6 +52,8 @@ def test_far_out_it_stays_finite_and_right(x, dtype):
     tolerance = 1e-12 if dtype == torch.float64 else 1e-6
     assert y.double().item() == pytest.approx(expected.item(), rel=tolerance, abs=tolerance)
     assert slope.double().item() == pytest.approx(expected_slope.item(), abs=tolerance)
+    with torch.no_grad():
+        assert GELU()(torch.tensor([x], dtype=dtype)).item() == pytest.approx(max(x, 0.0), rel=1e-6, abs=1e-6)
 
 
 def test_nan_and_second_use_of_a_graph():

@@ -1,0 +1,84 @@
+"""The data verbs that write one set from others: convert, mix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import tyro
+
+from .data_tables import show
+from .env_ref import EnvRef
+
+if TYPE_CHECKING:
+    from ..spec import EnvSpec
+
+PARTS = ("episodes", "steps", "mean_return")
+"""what is said of each part of a mixture"""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write any readable dataset as a zarr folder."""
+
+    source: tyro.conf.Positional[str]
+    """D4RL .hdf5, .npz or zarr folder"""
+    target: tyro.conf.Positional[str]
+    """zarr folder to write"""
+    env: EnvRef = field(default_factory=EnvRef)
+    """environment to fit the set to: its observations, action limits, rewards and ends"""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Join sets of one environment into one."""
+
+    target: tyro.conf.Positional[str]
+    """zarr folder to write"""
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    """zarr folders, D4RL .hdf5 or .npz, in their order"""
+    steps: int = 0
+    """first steps taken of each, the last episode cut off there; 0: all"""
+
+
+def convert(config: Convert) -> int:
+    """Convert, fit to an environment if one is named, and say what was written and changed."""
+    from ..datasets.conform import conform
+    from ..datasets.readers import load
+    from ..envs.registry import make_task
+
+    episodes, notes = load(config.source), []
+    if spec := spec_of(config.env):
+        episodes, notes = conform(episodes, spec, make_task(config.env.id, config.env.kwargs))
+    episodes.write(config.target)
+    keys = ", ".join(sorted(episodes.data))
+    print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")
+    print("".join(f"  {note}\n" for note in notes), end="")
+    return 0
+
+
+def mix(config: Mix) -> int:
+    """Join the sets and say what came out."""
+    from ..datasets.mix import first_steps, join
+    from ..datasets.readers import load
+
+    sets = [load(path) for path in config.sources]
+    if config.steps:
+        sets = [first_steps(episodes, config.steps) for episodes in sets]
+    mixed = join(sets)
+    mixed.write(config.target)
+    rows = [(part["source"], *(f"{part[key]:.6g}" for key in PARTS)) for part in mixed.attrs["parts"]]
+    show("", ("", *PARTS), rows)
+    print(f"{config.target}: {len(mixed)} episodes, {mixed.num_steps} steps, {', '.join(sorted(mixed.data))}")
+    return 0
+
+
+def spec_of(env: EnvRef) -> EnvSpec | None:
+    """The facts of an environment; None where none is named."""
+    if not env.id:
+        return None
+    from ..envs import make_core
+
+    core = make_core(env.id, 1, **env.kwargs)
+    core.close()
+    return core.spec
