@@ -15,6 +15,7 @@ from ..spec import PolicySpec
 from .normalizer import Normalizer
 from .policy import Context
 
+
 @runtime_checkable
 class Actor(Protocol):
     """What evaluation needs of a policy."""

@@ -162,9 +162,9 @@ class MeanFlow:
         x, velocity = (1 - _wide(t)) * noise + _wide(t) * data, data - noise
         with torch.no_grad():
             one = torch.ones_like(t)
-            slope = torch.func.jvp(
-                lambda x, t, d: policy.predict(context, x, t, d), (x, t, d), (velocity, one, -one)
-            )[1]
+            slope = torch.func.jvp(lambda x, t, d: policy.predict(context, x, t, d), (x, t, d), (velocity, one, -one))[
+                1
+            ]
         return (policy.predict(context, x, t, d) - (velocity + _wide(d) * slope)).square().mean((1, 2))
 
 

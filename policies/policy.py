@@ -7,7 +7,6 @@ Shapes: B batch, T observations, F features, H horizon, A action dim, K steps, S
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..shapes import Float, Int
 from ..spec import ArraySpec, EnvSpec, PolicySpec
+from .fingerprint import fingerprint
 from .network import MLP, DenoisingMLP
 from .normalizer import Normalizer
 from .objective import Consistency, Matching, MeanFlow, Shortcut
@@ -119,10 +119,7 @@ class Policy(nn.Module):
 
     def hash(self) -> str:
         """Short fingerprint of weights and configuration."""
-        digest = hashlib.sha256(repr(self.config).encode())
-        for name, value in self.state_dict().items():
-            digest.update(name.encode() + value.cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self, self.config)
 
     # Observations
 

@@ -1,10 +1,14 @@
-"""A policy on disk: a folder of `config.json` and `model.safetensors`. Loading needs nothing else."""
+"""An actor on disk: a folder of `config.json` and `model.safetensors`. Loading needs nothing else.
+
+An actor is a policy or something made of one (steered, residual, best of several). Its configuration is a dataclass
+of this package whose `build(spec)` makes the module; all weights lie in the module's own state.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
@@ -13,14 +17,58 @@ from safetensors import SafetensorError
 from ..config import from_dict, to_dict
 from ..errors import UserError
 from ..files import atomic_folder
-from .policy import Policy
+from ..spec import PolicySpec
+from .actor import Actor
+from .normalizer import Normalizer
+from .policy import Policy, PolicyConfig
+from .sampler import Sampler
 
 FORMAT = 1
 CONFIG, WEIGHTS, CHECKPOINTS = "config.json", "model.safetensors", "checkpoints"
 
 
-def save_policy(policy: Policy, folder: str | Path, provenance: dict[str, Any] | None = None) -> Path:
-    """Write a policy; a folder that stands there is replaced in one step.
+@runtime_checkable
+class ActorConfig(Protocol):
+    """A tagged dataclass that describes an actor."""
+
+    def build(self, spec: PolicySpec) -> SavedActor:
+        """The module, its weights not yet loaded."""
+        ...
+
+
+@runtime_checkable
+class SavedActor(Actor, Protocol):
+    """An actor that can be saved: a `torch.nn.Module` with its configuration and normaliser."""
+
+    config: Any
+    """an `ActorConfig`"""
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Of the policy inside."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        ...
+
+    def hash(self) -> str:
+        """Short fingerprint of weights and configuration."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All weights and buffers."""
+        ...
+
+
+def save_policy(policy: SavedActor, folder: str | Path, provenance: dict[str, Any] | None = None) -> Path:
+    """Write an actor; a folder that stands there is replaced in one step.
 
     Raises:
         UserError: if the normaliser was never fitted, or the folder cannot be written.
@@ -55,8 +103,8 @@ def find_policy(path: str | Path) -> Path:
     return path / "policy" if (path / "policy").is_dir() else path
 
 
-def load_policy(path: str | Path, device: str | torch.device | None = None) -> Policy:
-    """Read a policy back, ready to act; of a run, its newest.
+def load_policy(path: str | Path, device: str | torch.device | None = None) -> SavedActor:
+    """Read an actor back, ready to act; of a run, its newest.
 
     Raises:
         UserError: if files are missing, corrupt, newer than this version, or lack a normaliser.
@@ -64,12 +112,12 @@ def load_policy(path: str | Path, device: str | torch.device | None = None) -> P
     folder = find_policy(path)
     config = read_config(folder)
     try:
-        policy = Policy(from_dict(config["config"]), from_dict(config["spec"]))
+        module = from_dict(config["config"]).build(from_dict(config["spec"]))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} does not describe a policy ({error!r}): copy it again") from None
     try:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
-        policy.load_state_dict(tensors)
+        module.load_state_dict(tensors)
     except FileNotFoundError:
         raise UserError(f"{folder} has no {WEIGHTS}: copy the whole policy folder") from None
     except SafetensorError as error:
@@ -77,8 +125,36 @@ def load_policy(path: str | Path, device: str | torch.device | None = None) -> P
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise UserError(f"{folder / WEIGHTS} does not fit its {CONFIG}: {' '.join(lines)}") from None
-    policy.normalizer.require_fitted()
-    return policy.to(device or default_device()).eval()
+    module.normalizer.require_fitted()
+    return module.to(device or default_device()).eval()
+
+
+def load_plain_policy(path: str | Path, purpose: str, device: str | torch.device | None = None) -> Policy:
+    """Read a policy whose inside is needed: to be tuned, distilled or exported.
+
+    Args:
+        path: as for `load_policy`.
+        purpose: what it is wanted for, for the error: "fine-tuning starts from".
+        device: None: the default one.
+
+    Raises:
+        UserError: as `load_policy`, and for an actor that is more than a policy.
+    """
+    actor = load_policy(path, device)
+    if not isinstance(actor, Policy):
+        raise UserError(
+            f"{path} holds a {type(actor).__name__}, but {purpose} a plain policy: "
+            "pre-train or distill one, or use the base it was made from"
+        )
+    return actor
+
+
+def sampler_of(actor: SavedActor) -> Sampler | None:
+    """The sampler of the policy inside; None if there is no policy inside."""
+    config = actor.config
+    while config is not None and not isinstance(config, PolicyConfig):
+        config = getattr(config, "base", None)
+    return config.sampler if config is not None else None
 
 
 def data_hash(path: str | Path) -> str:
