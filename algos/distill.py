@@ -40,7 +40,7 @@ class Distill:
 
     def teacher(self, policy: Policy) -> Policy:
         """The same weights, walked without noise between the steps."""
-        return policy.with_sampler(replace(policy.config.sampler, eta=0.0))
+        return policy.with_sampler(replace(policy.config.sampler, eta=0.0, transition="posterior"))
 
     def student(self, teacher: Policy) -> Policy:
         """A fresh one-step policy with the teacher's normaliser."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import UserError, at_least
 from ..policies.best_of import evaluate, propose
-from ..policies.critic import QMLP
+from ..policies.critic import QMLP, aggregate
 from ..policies.network import MLP
 from ..policies.policy import Context, Policy
 from ..shapes import Float, Int
@@ -33,7 +33,7 @@ from .distill import Distill
 from .ema import average_of
 from .q_learning import QLearning, QState, adam, descend
 from .replay import Experience
-from .td import aggregate, chunk_return, td_loss
+from .td import chunk_return, td_loss
 
 Extract = Literal["chain", "one_call", "student", "one_step", "none"]
 
@@ -62,6 +62,8 @@ class DQL(QLearning):
     ema_start: int = 1000
     student: MLP | None = None
     """network of the student; None: like the policy's"""
+    student_after: int = 1_000
+    """gradient steps in which the student only learns to repeat the policy, which acts until then: it starts random"""
     candidates: int = 50
     temperature: float | None = 1.0
     max_grad_norm: float | None = 9.0
@@ -102,6 +104,7 @@ class DQL(QLearning):
             adam([critic], self.critic_lr),
             average=average_of(policy) if self.average and not student else None,
             student=student,
+            ready=self.student_after if student else 0,
         )
 
     def update(self, state: QState, batch: Experience, generator: torch.Generator) -> dict[str, Tensor]:
@@ -132,12 +135,13 @@ class DQL(QLearning):
         context = policy.encode(batch.next_obs)
         q = evaluate(state.target, context, propose(policy, context, noise))
         value = aggregate(q.amax(2), self.target_q) if self.max_per_critic else aggregate(q, self.target_q).amax(1)
-        reward, discount = chunk_return(batch, self.gamma, self.per_step)
+        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step)
         return reward + discount * value
 
     def _following(self, state: QState) -> Policy:
         """Whose actions follow in the backup."""
-        return state.student or state.average or state.policy
+        student = state.student if state.step >= state.ready else None
+        return student or state.average or state.policy
 
     # The policy
 
@@ -186,6 +190,8 @@ class DQL(QLearning):
             action = self._one_call(policy, context, data, noise, generator)
         else:
             action = policy.sample(context, noise, start=policy.config.sampler.steps).action
+        if state.step < state.ready:
+            return loss, parts
         parts["q_loss"] = self._q_loss(state.critic(context.features, action.clamp(-1, 1)), order)
         return loss + self.eta * parts["q_loss"], parts
 
@@ -203,9 +209,9 @@ class DQL(QLearning):
     ) -> tuple[Float[Tensor, "B H A"], Float[Tensor, ""]]:
         """The student's action and its distance from the policy's own for the same noise."""
         with torch.no_grad():
-            target = propose(_deterministic(policy), context, noise[:, None])[:, 0]
+            target = propose(Distill(self.student).teacher(policy), context, noise[:, None])[:, 0]
         # Not clipped, so that the student is pulled back from beyond the bounds.
-        raw = student.with_sampler(replace(student.config.sampler, clip_data=None))
+        raw = student.with_sampler(replace(student.config.sampler, clip_data=None, clip_mean=None))
         action = raw.sample(student.context(context.features), noise, start=1).action
         return action, (action - target).square().mean()
 
@@ -221,10 +227,6 @@ class DQL(QLearning):
         t = policy.config.path.draw_t(len(data), generator, data.device)
         alpha, sigma = (c.to(data.dtype)[:, None, None] for c in policy.config.path.alpha_sigma_tensor(t))
         return policy.predict_data(context, alpha * data + sigma * noise[:, 0], t)
-
-
-def _deterministic(policy: Policy) -> Policy:
-    return policy.with_sampler(replace(policy.config.sampler, eta=0.0))
 
 
 def _named(prefix: str, norm: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..policies.actor import Base
-from ..policies.critic import QMLP
+from ..policies.critic import QMLP, aggregate
 from ..policies.gaussian import GaussianMLP
 from ..policies.noise_space import NoiseSpace
 from ..policies.policy import ACTION, Policy
@@ -36,7 +36,7 @@ from .noise_env import NoiseEnv
 from .offpolicy import VectorEnv
 from .replay import Experience
 from .sac import SAC, SACState
-from .td import aggregate, chunk_return, td_loss
+from .td import chunk_return, td_loss
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class DSRLSAC(SAC):
 class DSRLState(SACState):
     """Beside actor and Q^A: the critics of noise."""
 
-    noise_q: nn.Module = None  # type: ignore[assignment]
-    noise_optimizer: torch.optim.Optimizer = None  # type: ignore[assignment]
+    noise_q: nn.Module = field(kw_only=True)
+    noise_optimizer: torch.optim.Optimizer = field(kw_only=True)
 
     def modules(self) -> dict[str, nn.Module]:
         """What has weights."""

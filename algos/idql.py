@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..policies.critic import QMLP
+from ..policies.critic import QMLP, aggregate
 from ..shapes import Float
 from ..spec import EnvSpec
 from .ema import average_of
 from .q_learning import QLearning, QState, adam, descend
 from .replay import Experience
-from .td import aggregate, chunk_return, expectile_loss, td_loss
+from .td import chunk_return, expectile_loss, td_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class IDQL(QLearning):
         """Q follows the reward and the value of the next observation (IQL, Eq. 6)."""
         assert state.value is not None
         features = state.policy.encode(batch.obs).features
-        reward, discount = chunk_return(batch, self.gamma, self.per_step)
+        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step)
         with torch.no_grad():
             target = reward + discount * state.value(state.policy.encode(batch.next_obs).features)[0]
         return td_loss(state.critic(features, batch.action.to(features.dtype)), target)

@@ -45,7 +45,7 @@ class QLearning:
     """of the policy; Adam"""
     critic_lr: float = 3e-4
     gamma: float = 0.99
-    per_step: bool = True
+    gamma_per_step: bool = True
     """discount per environment step inside a chunk (Q-chunking); False: per decision. The same for chunks of one"""
     tau: float = 0.005
     """share of the critic that its target takes up per gradient step"""
@@ -85,6 +85,11 @@ class QLearning:
             raise UserError(
                 f"{self._name} needs chunks that are executed whole, for its critic values them: "
                 f"n_action_steps {base.spec.n_action_steps} must equal horizon {base.spec.horizon}"
+            )
+        if base.prefix is not None:
+            raise UserError(
+                f"{self._name} trains one network, but a frozen one makes the first steps of this policy: "
+                "start from its base, or distill it"
             )
         base.spec.check_env(spec)
         base.normalizer.require_fitted()
@@ -135,8 +140,8 @@ class QState:
     critic: QEnsemble
     target: QEnsemble
     """slow copy of the critic"""
-    actor: Policy | BestOf
-    """what acts; shares weights with the rest"""
+    final: Policy | BestOf
+    """what acts once it is `ready`; shares weights with the rest"""
     optimizer: torch.optim.Optimizer
     """of the policy, and of the student if there is one"""
     critic_optimizer: torch.optim.Optimizer
@@ -145,8 +150,15 @@ class QState:
     student: Policy | None = None
     """one-step policy beside it"""
     value: QEnsemble | None = None
+    ready: int = 0
+    """gradient steps until `final` acts; until then the policy does"""
     step: int = 0
     """gradient steps done"""
+
+    @property
+    def actor(self) -> Policy | BestOf:
+        """What acts, is evaluated and saved."""
+        return self.final if self.step >= self.ready else self.policy
 
     def modules(self) -> dict[str, nn.Module]:
         """What has weights."""

@@ -155,7 +155,8 @@ class PolicyDecorator(SAC):
     """Policy Decorator. Defaults are the official ones for PegInsertion with a diffusion base and 16 environments.
 
     The original corrects a chunk of four actions at once, from the observation alone. Here every step is corrected,
-    by an actor that sees the base's action too: in the middle of a chunk the observation does not tell it.
+    by an actor that sees the base's action too: in the middle of a chunk the observation does not tell it. Its log
+    standard deviation is clamped to the official range, not squashed into it: it begins at 0 instead of -9.
     """
 
     actor: GaussianMLP = field(

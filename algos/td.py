@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..policies.critic import Aggregate, aggregate
 from ..shapes import Float
 from .replay import Experience
-
-__all__ = ["Aggregate", "aggregate", "chunk_return", "expectile_loss", "td_loss"]
 
 
 def chunk_return(batch: Experience, gamma: float, per_step: bool) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:

@@ -78,7 +78,7 @@ class DiffusersLoop:
         for t in self.scheduler.timesteps:
             # It counts time from the action to the noise, so velocities have the other sign.
             time = 1 - t.expand(len(x)).to(x.dtype) / 1000
-            x = self.scheduler.step(-self.network(x, time, state), t, x).prev_sample
+            x = self.scheduler.step(-self.network(x, time, state), t, x).prev_sample.clamp(-1, 1)
         return x
 
 

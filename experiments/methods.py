@@ -10,6 +10,7 @@ from ..algos.dql import DQL
 from ..algos.dql import METHODS as Q_METHODS
 from ..algos.dsrl import DSRL, DSRLSAC
 from ..algos.idql import IDQL
+from ..algos.idql import METHODS as I_METHODS
 from ..algos.reinflow import ReinFlow
 from ..algos.residual import PolicyDecorator, ResiP
 from ..algos.sac import SAC
@@ -42,6 +43,8 @@ METHODS = {
     "edp": Method(Q_METHODS["edp"], "cloning plus the gradient of Q through one call (efficient diffusion policy)"),
     "fql": Method(Q_METHODS["fql"], "a one-step student climbs Q and stays near a cloned flow", "flow"),
     "ofql": Method(Q_METHODS["ofql"], "a one-step mean-flow policy climbs Q", "meanflow"),
-    "idql": Method(IDQL(), "implicit Q-learning ranks the samples of a cloned policy"),
+    "bfn": Method(Q_METHODS["bfn"], "cloning; Q ranks the samples (best of N, Q-chunking)", "flow"),
+    "idql": Method(I_METHODS["idql"], "implicit Q-learning ranks the samples of a cloned policy"),
+    "ifql": Method(I_METHODS["ifql"], "the same for flows", "flow"),
     "sac": Method(SAC(), "soft actor-critic: a Gaussian policy from scratch, to compare with"),
 }

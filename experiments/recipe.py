@@ -106,7 +106,7 @@ def kinds(diffusion: PolicyConfig) -> dict[str, PolicyConfig]:
         diffusion,
         path=LinearPath(),
         predicts="velocity",
-        sampler=replace(diffusion.sampler, steps=4, eta=0.0),
+        sampler=replace(diffusion.sampler, steps=4, eta=0.0, clip_data=None, clip_mean=1.0),
     )
     one = replace(flow, sampler=replace(flow.sampler, steps=1))
     sized = replace(flow.network, step_size=True)

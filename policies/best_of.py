@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError, at_least
 from ..shapes import Float
 from ..spec import PolicySpec
 from .critic import QMLP, QEnsemble, aggregate
-from .fingerprint import fingerprint
+from .module import ActorModule
 from .normalizer import Normalizer
 from .policy import ACTION, Context, Policy, PolicyConfig
 
@@ -50,7 +50,7 @@ class BestOfConfig:
         return BestOf(self, base, self.critic.build(base.feature_dim, spec.horizon * spec.action.dim))
 
 
-class BestOf(nn.Module):
+class BestOf(ActorModule):
     """An actor that asks `base` for N chunks and `critic` for one of them; it shares both modules' weights.
 
     The noise of a decision is that of its candidates, one after another, and a last row for the draw where the choice
@@ -72,20 +72,6 @@ class BestOf(nn.Module):
         return self.base.normalizer
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return self.base.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return self.base.dtype
-
-    def hash(self) -> str:
-        """Short fingerprint of weights and configuration."""
-        return fingerprint(self, self.config)
-
-    @property
     def noise_shape(self) -> tuple[int, int, int]:
         """Shape of the noise of one decision: N R rows, one more if the choice is random."""
         rows, horizon, dim = self.base.noise_shape
@@ -105,8 +91,7 @@ class BestOf(nn.Module):
         """Physical action chunks for physical observations, name -> (B, T, ...)."""
         context = self.encode({name: value.to(self.device) for name, value in obs.items()})
         if noise is None:
-            shape = (len(context.features), *self.noise_shape)
-            noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
+            noise = self.noise(len(context.features), generator)
         return self.normalizer.denormalize(ACTION, self.choose(context, noise.to(self.dtype)))
 
     def choose(self, context: Context, noise: Float[Tensor, "B N H A"]) -> Float[Tensor, "B H A"]:

@@ -23,7 +23,7 @@ from .network import trunk
 Aggregate = Literal["min", "mean", "min2"]
 """one value of E: the least (clipped double Q), the mean, or the least of two drawn at random (REDQ, RLPD)"""
 LayerNorm = Literal["none", "before", "after"]
-"""where layers are normalised (Ba et al. 2016): nowhere, before the activation (DSRL), after it (FQL, RLPD)"""
+"""where layers are normalised (Ba et al. 2016): nowhere, before the activation (DSRL, RLPD), after it (FQL)"""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ from ..shapes import Float
 from ..spec import PolicySpec
 from .activation import Activation, activation
 from .critic import LayerNorm
-from .fingerprint import fingerprint
+from .module import ActorModule
 from .normalizer import Normalizer
 from .policy import ACTION
-
-LOG_2PI = math.log(2 * math.pi)
+from .sampler import LOG_2PI
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class GaussianConfig:
         return GaussianActor(self, spec)
 
 
-class GaussianActor(nn.Module):
+class GaussianActor(ActorModule):
     """An actor like any policy: (observation, noise) -> chunk. The noise counts only where it samples."""
 
     def __init__(self, config: GaussianConfig, spec: PolicySpec) -> None:
@@ -102,16 +101,6 @@ class GaussianActor(nn.Module):
         self.config, self.spec = config, spec
         self.normalizer = Normalizer({**spec.obs, ACTION: spec.action})
         self.network = config.network.build(self.feature_dim, spec.horizon * spec.action.dim)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return next(self.parameters()).dtype
 
     @property
     def feature_dim(self) -> int:
@@ -122,10 +111,6 @@ class GaussianActor(nn.Module):
     def noise_shape(self) -> tuple[int, int, int]:
         """(1, H, A): Gaussian numbers that one decision consumes."""
         return (1, self.spec.horizon, self.spec.action.dim)
-
-    def hash(self) -> str:
-        """Short fingerprint of weights and configuration."""
-        return fingerprint(self, self.config)
 
     def features(self, obs: Mapping[str, Tensor]) -> Float[Tensor, "B F"]:
         """Physical observations, name -> (B, T, ...), normalised and flat.
@@ -158,6 +143,5 @@ class GaussianActor(nn.Module):
         if not self.config.sample:
             return self.normalizer.denormalize(ACTION, self.mode(features))
         if noise is None:
-            shape = (len(features), *self.noise_shape)
-            noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
+            noise = self.noise(len(features), generator)
         return self.normalizer.denormalize(ACTION, self.draw(features, noise.to(self.dtype).flatten(1)))

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
 from ..shapes import Bool, Float
 from ..spec import PolicySpec
 from .actor import Base
-from .fingerprint import fingerprint
 from .gaussian import GaussianMLP
+from .module import ActorModule
 from .normal import NormalMLP
 from .normalizer import Normalizer
 from .playback import Playback
@@ -60,7 +60,7 @@ class ResidualConfig:
         return Residual(self, base)
 
 
-class Residual(nn.Module):
+class Residual(ActorModule):
     """An actor that remembers: each row plays its own chunk. `network` corrects, `base` is never trained."""
 
     def __init__(self, config: ResidualConfig, base: Base) -> None:
@@ -76,16 +76,6 @@ class Residual(nn.Module):
         return self.base.normalizer
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return next(self.network.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return next(self.network.parameters()).dtype
-
-    @property
     def feature_dim(self) -> int:
         """F + A: what the network sees."""
         return self.base.feature_dim + self.base.spec.action.dim
@@ -94,10 +84,6 @@ class Residual(nn.Module):
     def noise_shape(self) -> tuple[int, int, int]:
         """The base's: consumed by rows that are `due`."""
         return self.base.noise_shape
-
-    def hash(self) -> str:
-        """Short fingerprint of weights and configuration."""
-        return fingerprint(self, self.config)
 
     def features(self, obs: Mapping[str, Tensor]) -> Float[Tensor, "B F"]:
         """What the network sees: physical observations (B, T, ...), and `base_action` (B, T, A), the newest alone."""

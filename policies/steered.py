@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
 from ..shapes import Float
 from ..spec import PolicySpec
 from .actor import Base
-from .fingerprint import fingerprint
 from .gaussian import GaussianMLP
+from .module import ActorModule
 from .noise_space import NoiseSpace
 from .normalizer import Normalizer
 from .policy import Context, Policy, PolicyConfig
@@ -47,7 +47,7 @@ class SteeredConfig:
         return Steered(self, base if base is not None else Policy(_required(self.base), spec))
 
 
-class Steered(nn.Module):
+class Steered(ActorModule):
     """An actor like any policy. `network` chooses the noise, `base` is never trained."""
 
     def __init__(self, config: SteeredConfig, base: Base) -> None:
@@ -60,16 +60,6 @@ class Steered(nn.Module):
     def normalizer(self) -> Normalizer:
         """The base's."""
         return self.base.normalizer
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return next(self.network.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return next(self.network.parameters()).dtype
 
     @property
     def feature_dim(self) -> int:
@@ -86,10 +76,6 @@ class Steered(nn.Module):
     def noise_dim(self) -> int:
         """D: coefficients that the network chooses."""
         return self.noise_shape[1] * self.noise_shape[2]
-
-    def hash(self) -> str:
-        """Short fingerprint of weights and configuration."""
-        return fingerprint(self, self.config)
 
     def encode(self, obs: Mapping[str, Tensor]) -> Context:
         """The base's encoding of physical observations, name -> (B, T, ...)."""
@@ -121,8 +107,7 @@ class Steered(nn.Module):
         """Physical action chunks for physical observations, name -> (B, T, ...)."""
         features = self.features(obs)
         if noise is None:
-            shape = (len(features), *self.noise_shape)
-            noise = torch.randn(shape, generator=generator, device=self.device, dtype=self.dtype)
+            noise = self.noise(len(features), generator)
         return self.base.act(obs, self.choose(features, noise))
 
     def forward(self, features: Float[Tensor, "B F"], noise: Float[Tensor, "B 1 R A"]) -> Float[Tensor, "B H A"]:

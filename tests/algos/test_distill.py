@@ -11,8 +11,8 @@ RELU = MLP((64, 64, 64), time_dim=4)
 
 
 def test_the_teacher_takes_no_noise_between_its_steps():
-    for kind in KINDS:
-        policy = tiny(kind)
+    renoising = tiny("flow", sampler=Sampler(4, transition="renoise"))
+    for policy in (*map(tiny, KINDS), renoising):
         teacher = Distill().teacher(policy)
         assert teacher.config.sampler.deterministic
         assert teacher.network is policy.network

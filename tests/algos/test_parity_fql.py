@@ -40,6 +40,7 @@ def setup(f: Fixture, dtype=torch.float64):
     base = make(config, 9, 3, dtype)
     algo = DQL(
         extract="student",
+        student_after=0,
         critic=QMLP(f.set("cfg_value_hidden_dims"), "gelu", 2, "after"),
         actor_q="mean",
         target_q="min" if f.set("cfg_q_agg") else "mean",

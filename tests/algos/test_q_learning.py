@@ -29,6 +29,7 @@ MEAN_FLOW = replace(
 )
 CRITIC = QMLP((48, 48), "gelu")
 SMALL = {"critic": CRITIC, "lr": 1e-3, "critic_lr": 3e-3, "gamma": 0.0, "max_grad_norm": None}
+STUDENT = {"student": None, "student_after": 0}
 GIVEN = SMALL | {"lr": 3e-3, "critic_lr": 0.0, "candidates": 1}
 # Forward-mode derivatives of torch load its own deprecated scripts.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
@@ -82,7 +83,7 @@ CLIMBING = {
     "dql": ("diffusion", DQL(extract="chain", eta=3.0, **GIVEN), 150),
     "fbrac": ("flow", DQL(extract="chain", eta=3.0, **GIVEN), 150),
     "edp": ("diffusion", DQL(extract="one_call", actor_q="mean", **GIVEN), 200),
-    "fql": ("flow", DQL(extract="student", actor_q="mean", alpha=0.05, **GIVEN), 250),
+    "fql": ("flow", DQL(extract="student", student_after=0, actor_q="mean", alpha=0.05, **GIVEN), 250),
     "ofql": ("mean flow", DQL(extract="one_step", eta=3.0, **GIVEN), 150),
 }
 CHOOSING = {
@@ -127,7 +128,7 @@ def small(extract="chain", kind="flow", **changes):
     [("chain", "flow"), ("chain", "diffusion"), ("one_call", "flow"), ("student", "flow"), ("one_step", "mean flow")],
 )
 def test_q_moves_the_actor_and_not_the_critic(extract, kind):
-    algo, state, batch = small(extract, kind)
+    algo, state, batch = small(extract, kind, lr=0.0, student_after=0)  # the weights stay, so only eta differs
     acting = state.student or state.policy
     noise = acting.noise(8, generator())
     order = torch.arange(2)
@@ -143,7 +144,7 @@ def test_q_moves_the_actor_and_not_the_critic(extract, kind):
 def test_student_of_a_one_step_teacher_with_its_own_weights_has_no_error():
     # A flow of data with one step is its own student.
     base = make(replace(FLOW, sampler=replace(EULER, steps=1), predicts="data"), 1, 1)
-    algo = DQL(extract="student", critic=CRITIC, candidates=1)
+    algo = DQL(extract="student", student_after=0, critic=CRITIC, candidates=1)
     state = algo.init(base, env_spec(base))
     batch, noise = batch_of(8, generator(), torch.float64), base.noise(8, generator())
     step = lambda: algo.actor_loss(state, batch, noise, torch.arange(2), generator())[1]["distill_loss"].item()  # noqa: E731
@@ -213,7 +214,7 @@ def test_chunks_are_discounted_per_step():
     assert torch.allclose(target - following, torch.tensor([3.0, 2.0], dtype=torch.float64))
     assert following[1] == 0
     assert torch.allclose(
-        replace(algo, per_step=False).q_target(state, batch, noise) - 4 * following, batch.reward.sum(1)
+        replace(algo, gamma_per_step=False).q_target(state, batch, noise) - 4 * following, batch.reward.sum(1)
     )
 
 
@@ -221,7 +222,7 @@ def test_chunks_are_discounted_per_step():
 def test_published_methods_run_and_act(name):
     algo = (dql.METHODS | idql.METHODS)[name]
     base = make(MEAN_FLOW if name == "ofql" else FLOW, 1, 1, torch.float32)
-    algo = replace(algo, critic=CRITIC, explore_std=0.1, **({"student": None} if name == "fql" else {}))
+    algo = replace(algo, critic=CRITIC, explore_std=0.1, **(STUDENT if name == "fql" else {}))
     state, g = algo.init(base, env_spec(base)), generator()
     live = weights(state.policy)
     metrics = algo.update(state, batch_of(8, g), g)
@@ -255,7 +256,7 @@ def test_state_is_restored():
 @pytest.mark.parametrize("name", ["dql", "fql"])
 def test_actors_are_saved_and_loaded(name, tmp_path):
     base = make(FLOW, 1, 1, torch.float32)
-    algo = replace(dql.METHODS[name], critic=CRITIC, **({"student": None} if name == "fql" else {}))
+    algo = replace(dql.METHODS[name], critic=CRITIC, **(STUDENT if name == "fql" else {}))
     actor = algo.init(base, env_spec(base)).actor
     loaded = load_policy(save_policy(actor, tmp_path / "actor"), "cpu")
     assert type(loaded) is type(actor)
@@ -281,6 +282,7 @@ class NotAPolicy:
         (lambda: NotAPolicy(), DQL(), "NotAPolicy has none"),
         (lambda: tiny("flow"), DQL(), "must equal horizon"),
         (lambda: tiny("flow"), IDQL(), "must equal horizon"),
+        (lambda: make(FLOW, 1, 1).split(2), DQL(), "frozen one"),
         (lambda: make(FLOW, 1, 1), DQL(extract="one_step"), "trained to act in one step"),
     ],
 )
@@ -309,3 +311,16 @@ def test_an_environment_that_does_not_fit_is_refused(algo):
     base = make(FLOW, 1, 1)
     with pytest.raises(UserError, match="differ in"):
         algo.init(base, env_spec(make(FLOW, 2, 1)))
+
+
+def test_until_the_student_can_repeat_it_the_policy_acts():
+    base = make(FLOW, 1, 1, torch.float32)
+    algo = DQL(extract="student", student_after=2, critic=CRITIC, candidates=1)
+    state, g = algo.init(base, env_spec(base)), generator()
+    before = weights(state.student)
+    for _ in range(2):
+        assert state.actor is state.policy
+        assert "q_loss" not in algo.update(state, batch_of(8, g), g)
+    assert state.actor is state.student
+    assert not torch.equal(weights(state.student), before)
+    assert "q_loss" in algo.update(state, batch_of(8, g), g)

@@ -130,7 +130,7 @@ def test_a_fresh_policy_from_data(tmp_path, base):
     out = tmp_path / "run"
     argv = ["finetune", "hopper", "--algo", "fql", "--data", demos(base), "--out", str(out), *EVAL]
     argv += ["--fresh.network.hidden", "16", "16", "16", "--algo.student.hidden", "16", "--algo.critic.hidden", "16"]
-    argv += ["--algo.batch", "8", "--offline-steps", "3", "--budget.iterations", "0"]
+    argv += ["--algo.batch", "8", "--algo.student-after", "1", "--offline-steps", "3", "--budget.iterations", "0"]
     assert main(argv) == 0
     policy = load_policy(find_policy(out))
     assert policy.config.sampler.steps == 1
