@@ -11,6 +11,7 @@ A run that is whole is kept, one that was interrupted continues, so the same com
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from .offpolicy import check_settings
 from .recipe import Budget, Recipe
 from .run_folder import RunFolder
 
-CURVE = 10
+CURVE = 5
 """iterations of a run at least, so that its curve has as many points"""
 FOREVER = 10**9
 
@@ -75,7 +76,7 @@ class Bakeoff:
             value = float(amount)
         except ValueError:
             value = 0.0
-        if kind not in ("env_steps", "wall") or value <= 0:
+        if kind not in ("env_steps", "wall") or not 0 < value < math.inf:
             raise UserError(f"--budget {self.budget} must be env_steps=N or wall=SECONDS, for example env_steps=150000")
         return kind, value
 

@@ -143,7 +143,7 @@ def test_words():
         ({"algos": ","}, "must name methods, each once"),
         ({"budget": "steps=5"}, "--budget steps=5 must be env_steps=N or wall=SECONDS"),
         ({"budget": "wall=-1"}, "--budget wall=-1 must be env_steps=N or wall=SECONDS"),
-        ({"budget": "env_steps=20"}, "too small for dppo: 10 iterations take 160"),
+        ({"budget": "env_steps=20"}, "too small for dppo: 5 iterations take 80"),
         ({"algos": "dppo,sac", "budget": "env_steps=160"}, "nothing would be learned: lower algo.warmup"),
         ({"algos": "dppo,dppo-official"}, "dppo-official cannot start from"),
     ],
