@@ -11,15 +11,39 @@ class UserError(Exception):
 
 
 def at_least(minimum: int, settings: object, *names: str) -> None:
-    """Refuse settings whose named fields are smaller than `minimum`.
+    """Refuse settings whose named fields are smaller than `minimum`, or no number.
 
     Raises:
         UserError: naming the first such field.
     """
     for name in names:
         value = getattr(settings, name)
-        if value < minimum:
+        if not value >= minimum:
             raise UserError(f"{name} must be at least {minimum}, got {value}")
+
+
+def fractions(settings: object, *names: str) -> None:
+    """Refuse settings whose named fields lie outside [0, 1].
+
+    Raises:
+        UserError: naming the first such field.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} {value:g} must lie between 0 and 1")
+
+
+def positive_or_none(settings: object, *names: str) -> None:
+    """Refuse settings whose named fields are neither None nor above 0.
+
+    Raises:
+        UserError: naming the first such field.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise UserError(f"{name} must be positive, got {value:g}: None does without")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -74,7 +74,12 @@ class Remote:
         batch = len(next(iter(arrays.values())))
         if noise is None:
             noise = torch.randn((batch, *self.noise_shape), generator=generator)
-        action = torch.as_tensor(self.fn(arrays, noise.detach().float().cpu().numpy())).float()
+        returned = self.fn(arrays, noise.detach().float().cpu().numpy())
+        if not isinstance(returned, (np.ndarray, Tensor)):
+            returned = np.asarray(returned, np.float32) if isinstance(returned, (list, tuple)) else returned
+            if not isinstance(returned, np.ndarray):
+                raise UserError(f"the base returned a {type(returned).__name__}, expected an array of actions")
+        action = torch.as_tensor(returned).float()
         wanted = (batch, self.spec.horizon, self.spec.action.dim)
         if tuple(action.shape) != wanted:
             raise UserError(f"the base returned actions of shape {tuple(action.shape)}, expected {wanted}")

@@ -40,7 +40,7 @@ class Distill:
 
     def teacher(self, policy: Policy) -> Policy:
         """The same weights, walked without noise between the steps."""
-        return policy.with_sampler(replace(policy.config.sampler, eta=0.0, transition="posterior"))
+        return policy.with_sampler(policy.config.sampler.without_noise())
 
     def student(self, teacher: Policy) -> Policy:
         """A fresh one-step policy with the teacher's normaliser."""
@@ -48,7 +48,7 @@ class Distill:
             teacher.config,
             network=replace(self.network or teacher.config.network, step_size=False),
             path=LinearPath(),
-            sampler=replace(teacher.config.sampler, steps=1, eta=0.0, transition="posterior"),
+            sampler=teacher.config.sampler.without_noise(1),
             predicts="data",
             objective=Matching(),
             tuned_from=0.0,

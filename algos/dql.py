@@ -72,6 +72,7 @@ class DQL(QLearning):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "backup_candidates")
+        at_least(0, self, "eta", "alpha", "student_after")
         if self.extract == "none" and self.candidates < 2:
             raise UserError("extract 'none' improves on behaviour cloning by choosing: give it candidates > 1")
 
@@ -86,9 +87,10 @@ class DQL(QLearning):
             if not policy.config.objective.one_step:
                 kind = type(policy.config.objective).__name__
                 raise UserError(
-                    f"extract 'one_step' needs a policy trained to act in one step, not by {kind}: use 'chain'"
+                    f"extract 'one_step' needs a policy trained to act in one step, not by {kind}: "
+                    "pre-train one with --kind meanflow, or extract by 'chain'"
                 )
-            policy = policy.with_sampler(replace(policy.config.sampler, steps=1, eta=0.0))
+            policy = policy.with_sampler(policy.config.sampler.without_noise(1))
         student = None
         if self.extract == "student":
             student = Distill(self.student).student(policy)
@@ -248,7 +250,7 @@ METHODS = {
         temperature=None,
         max_grad_norm=None,
     ),
-    "ofql": DQL(extract="one_step", eta=0.1),
+    "ofql": DQL(extract="one_step", eta=0.1, candidates=1, temperature=None),
     "bfn": DQL(
         extract="none",
         target_q="mean",

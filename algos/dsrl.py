@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, fractions, positive_or_none
 from ..policies.actor import Base
 from ..policies.critic import QMLP, aggregate
 from ..policies.gaussian import GaussianMLP
@@ -35,7 +35,7 @@ from .ema import update_average
 from .noise_env import NoiseEnv
 from .offpolicy import VectorEnv
 from .replay import Experience
-from .sac import SAC, SACState
+from .sac import SAC, SACState, descend
 from .td import chunk_return, td_loss
 
 
@@ -140,9 +140,8 @@ class DSRL(DSRLSAC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("noise_critic_rate", "distill_uniform"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} {getattr(self, name):g} must lie between 0 and 1")
+        fractions(self, "noise_critic_rate", "distill_uniform")
+        positive_or_none(self, "distill_clip")
         if self.noise_critic_rate == 0:
             raise UserError("noise_critic_rate 0 leaves the actor without a critic: 0.5 is usual")
 
@@ -229,9 +228,7 @@ class DSRL(DSRLSAC):
         with torch.no_grad():
             target = state.q(features, executed)
         loss = 0.5 * td_loss(state.noise_q(features, w), target)
-        state.noise_optimizer.zero_grad()
-        loss.backward()
-        state.noise_optimizer.step()
+        descend(state.noise_optimizer, loss, state.noise_q.parameters(), self.grad_clip)
         return {"noise_critic_loss": loss.detach()}
 
     def _distils(self, step: int) -> bool:

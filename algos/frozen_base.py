@@ -14,7 +14,8 @@ from torch import Tensor
 from ..envs.core import State
 from ..envs.history import History
 from ..envs.vector import VectorEnv
-from ..policies.actor import Base
+from ..errors import UserError
+from ..policies.actor import Base, Stateful
 from ..spec import EnvSpec
 
 OWN = "frozen_base."
@@ -25,6 +26,8 @@ class FrozenBase:
     """A vector environment whose actions are carried out by `base`, which is never trained."""
 
     def __init__(self, env: VectorEnv, base: Base, spec: EnvSpec) -> None:
+        if isinstance(base, Stateful):
+            raise UserError(f"a {type(base).__name__} remembers what it executes: give the policy inside it as base")
         base.spec.check_env(env.spec)
         self.env, self.base, self.spec = env, base, spec
         self.num_envs = env.num_envs

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..errors import UserError, at_least
+from ..errors import UserError, at_least, fractions, positive_or_none
 from ..policies.critic import CriticMLP
 from ..shapes import Float, Int
 from .audit import audit_ratio
@@ -92,6 +92,9 @@ class OnPolicy(ABC, Generic[S, Mini]):
     def __post_init__(self) -> None:
         at_least(1, self, "epochs")
         at_least(2, self, "minibatch")  # advantages are normalised over it
+        at_least(0, self, "actor_lr", "critic_lr", "clip", "target_kl")
+        fractions(self, "gamma", "gae_lambda")
+        positive_or_none(self, "max_grad_norm", "value_clip")
         if self.lr_warmup >= self.lr_cycle:
             raise UserError(f"lr_warmup {self.lr_warmup} must be shorter than lr_cycle {self.lr_cycle}")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..envs.vector import VectorEnv
-from ..errors import UserError, at_least
+from ..errors import UserError, at_least, fractions, positive_or_none
 from ..policies.best_of import BestOf, BestOfConfig
 from ..policies.critic import QMLP, QEnsemble
 from ..policies.policy import ACTION, Policy
@@ -66,6 +66,9 @@ class QLearning:
 
     def __post_init__(self) -> None:
         at_least(1, self, "batch", "candidates", "train_every", "ema_every")
+        at_least(0, self, "lr", "critic_lr", "explore_std")
+        fractions(self, "gamma", "tau", "ema_decay")
+        positive_or_none(self, "max_grad_norm")
 
     def wrap(self, base: Any, env: VectorEnv, generator: torch.Generator) -> VectorEnv:
         """The environment itself: these methods act in it directly."""

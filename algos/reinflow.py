@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -140,7 +140,7 @@ class ReinFlow(OnPolicy[ReinFlowState, "Chains"]):
         learned = self.finetune_steps or steps
         if not 1 <= learned <= steps:
             raise UserError(f"finetune_steps {learned} must lie between 1 and the sampler's steps {steps}")
-        flow = base.with_sampler(replace(base.config.sampler, steps=steps, eta=0.0, transition="posterior"))
+        flow = base.with_sampler(base.config.sampler.without_noise(steps))
         tuned = flow.split(steps)
         critic = self.critic.build(tuned.feature_dim).to(tuned.device, tuned.dtype)
         noise, frozen = self.noise.build(tuned, learned), copy.deepcopy(flow).requires_grad_(False)

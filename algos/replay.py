@@ -147,9 +147,15 @@ class Replay:
 
     def _allocate(self, like: Mapping[str, Tensor]) -> None:
         shapes = {name: (self.capacity, *value.shape[1:]) for name, value in like.items()}
-        self._tensors = {
-            name: torch.empty(shape, dtype=like[name].dtype, device=self.device) for name, shape in shapes.items()
-        }
+        try:
+            self._tensors = {
+                name: torch.empty(shape, dtype=like[name].dtype, device=self.device) for name, shape in shapes.items()
+            }
+        except RuntimeError:
+            size = self.capacity * sum(value[0].numel() * value.element_size() for value in like.values()) / 1e9
+            raise UserError(
+                f"a replay of {self.capacity} transitions takes {size:,.1f} GB of memory: lower algo.replay"
+            ) from None
 
 
 def mixed(online: Source, demos: Source, batch: int, share: float, generator: torch.Generator | None) -> Experience:

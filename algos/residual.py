@@ -73,6 +73,7 @@ class ResiP(OnPolicy[ResiPState, "Rows"]):
     actor_lr: float = 3e-4
     critic_lr: float = 5e-3
     critic: ValueMLP = field(default_factory=ValueMLP)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """value of the base's observation and action"""
     value_coef: float = 1.0
     entropy_coef: float = 0.0
     target_kl: float = 0.1
@@ -170,7 +171,8 @@ class PolicyDecorator(SAC):
     explore_steps: int = 30_000
     """environment steps, over all slots, in which the share of corrected actions rises from 0 to 1 (official: 30 000 to
     8 million, by task)"""
-    gamma: float = 0.97
+    gamma: float = 0.97**0.25
+    """per control step (official: 0.97 per chunk of four)"""
     tau: float = 0.01
     actor_lr: float = 1e-4
     critic_lr: float = 1e-4

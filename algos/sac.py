@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..envs.vector import VectorEnv
-from ..errors import UserError, at_least
+from ..errors import UserError, at_least, fractions, positive_or_none
 from ..policies.actor import Actor
 from ..policies.critic import QMLP, Aggregate, aggregate
 from ..policies.gaussian import GaussianConfig, GaussianMLP
@@ -114,7 +114,10 @@ class SAC:
 
     def __post_init__(self) -> None:
         at_least(1, self, "batch", "replay", "train_every", "n_action_steps", "n_obs_steps")
-        if self.alpha <= 0:
+        at_least(0, self, "actor_lr", "critic_lr", "alpha_lr", "alpha_floor")
+        fractions(self, "gamma", "tau")
+        positive_or_none(self, "grad_clip")
+        if not self.alpha > 0:
             raise UserError(
                 f"alpha must be positive, got {self.alpha}: a small one such as 1e-8 explores hardly at all"
             )
@@ -215,7 +218,7 @@ class SAC:
         """Move every critic towards the target."""
         q = state.q(features, action)
         loss = 0.5 * td_loss(q, target)
-        _descend(state.critic_optimizer, loss, state.q.parameters(), self.grad_clip)
+        descend(state.critic_optimizer, loss, state.q.parameters(), self.grad_clip)
         return {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_step(
@@ -236,15 +239,16 @@ class SAC:
         alpha = log_alpha.detach().exp()
         loss = (alpha * log_prob - aggregate(q(features, action), self.aggregate, generator)).mean()
         # Only the actor's gradients are computed: those of the critics' weights would be thrown away.
-        _descend(state.actor_optimizer, loss, state.actor.network.parameters(), self.grad_clip)
+        descend(state.actor_optimizer, loss, state.actor.network.parameters(), self.grad_clip)
         if self.alpha_floor > 0:
             log_alpha.data.clamp_(min=math.log(self.alpha_floor))
         return {"actor_loss": loss.detach(), "alpha": alpha, "entropy": entropy}
 
 
-def _descend(
+def descend(
     optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[nn.Parameter], clip: float | None
 ) -> None:
+    """One optimiser step down a loss; only `parameters` get gradients, of norm `clip` at most."""
     parameters = list(parameters)
     for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = grad

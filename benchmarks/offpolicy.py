@@ -14,6 +14,7 @@ A gradient costs two forward passes, one of them where only the input's is wante
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ def flow_q_learning(limits: Limits, effort: Effort) -> Iterator[Row]:
     network = MLP((512, 512, 512, 512), time_dim=0, activation="gelu", residual=False)
     sampler = Sampler(10, eta=0.0, clip_data=None)
     policy = _policy(PolicyConfig(network, LinearPath(), sampler, "velocity", horizon=1, n_action_steps=1), 28, 5)
-    yield _measure("offpolicy/fql", METHODS["fql"], policy, limits, effort)
+    algo = replace(METHODS["fql"], student_after=0)  # a full step from the first one on
+    yield _measure("offpolicy/fql", algo, policy, limits, effort)
 
 
 def _policy(config: PolicyConfig, obs: int, action: int) -> Policy:

@@ -36,13 +36,14 @@ def join(sets: Sequence[Episodes]) -> Episodes:
     """All episodes of several sets, in their order; the attribute `parts` says what came from where.
 
     Raises:
-        UserError: for sets of different environments or with different keys.
+        UserError: for sets of different environments, kinds of reward or keys.
     """
     if not sets:
         raise UserError("nothing to mix: name at least one set")
     first = sets[0]
     for other in sets[1:]:
         _require_same("environment", first.attrs.get("env"), other.attrs.get("env"))
+        _require_same("reward_type", reward_type(first), reward_type(other))
         _require_same("keys", sorted(first.data), sorted(other.data))
     ends = np.cumsum(np.concatenate([part.lengths for part in sets]))
     data = {key: np.concatenate([part.data[key] for part in sets]) for key in first.data}
@@ -67,6 +68,11 @@ def describe(part: Episodes) -> dict[str, Any]:
         "steps": part.num_steps,
         "mean_return": float(part.returns().mean()) if rewarded else 0.0,
     }
+
+
+def reward_type(episodes: Episodes) -> str | None:
+    """What rewards the environment was asked for when they were recorded; None: nothing special, or not known."""
+    return (episodes.attrs.get("env_kwargs") or {}).get("reward_type")
 
 
 def _require_same(what: str, ours: Any, theirs: Any) -> None:

@@ -119,10 +119,18 @@ def describe(env: str, made: gym.Env) -> dict[str, Any]:
     return {
         "obs": {name: {"shape": box.shape, "dtype": np.dtype(box.dtype).str} for name, box in parts.items()},
         "action": {"shape": action.shape, "low": action.low.tolist(), "high": action.high.tolist()},
-        "max_steps": made.spec.max_episode_steps if made.spec else None,
+        "max_steps": max_steps(made),
         "control_hz": control_hz(made),
         "signals": signals(made, reports),
     }
+
+
+def max_steps(made: gym.Env) -> int | None:
+    """The time limit that an environment was registered or wrapped with."""
+    if made.spec and made.spec.max_episode_steps:
+        return made.spec.max_episode_steps
+    name = "_max_episode_steps"  # of `gymnasium.wrappers.TimeLimit`
+    return made.get_wrapper_attr(name) if made.has_wrapper_attr(name) else None
 
 
 def signals(made: gym.Env, reports: Sequence[Mapping[str, Any]]) -> list[str]:

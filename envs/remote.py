@@ -160,7 +160,10 @@ def make_remote(
     limit = known.get("max_steps") or limit or facts["max_steps"]
     if limit is None:
         close_all(processes)
-        raise UserError(f"{env} does not say how long an episode may be: give max_episode_steps")
+        raise UserError(
+            f"{env} does not say how long an episode may be: give max_episode_steps, "
+            """on the command line as --env-kwargs '{"max_episode_steps": 500}'"""
+        )
     dtypes = {name: leaf["dtype"] for name, leaf in facts["obs"].items()}
     spec = replace(remote_spec(env, facts, limit, kwargs), **known)
     return RemoteCore(spec, num_envs, processes, dtypes)

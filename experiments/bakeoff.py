@@ -91,6 +91,8 @@ def bakeoff(config: Bakeoff, recipe: Recipe) -> Path:
         UserError: before anything is trained, for a method that the policy cannot serve.
     """
     settings = {name: recipe.algo(name) for name in config.names}
+    if (Path(config.out) / "config.json").is_file():
+        raise UserError(f"{config.out} is a run, a bake-off is a folder of runs: give another --out")
     base = load_plain_policy(config.policy, "bakeoff starts from")
     env = recipe.env.or_else(base.spec.env, base.spec.env_kwargs)
     begin = Finetune(config.policy, "", env, resume=True)
@@ -122,9 +124,13 @@ def _planned(config: Bakeoff, begin: Finetune, name: str) -> list[Finetune]:
         budget = replace(budget, wall_s=amount, iterations=FOREVER, eval_every=1)
     else:
         budget = _of_steps(budget, int(amount), per_decision, f"--budget {config.budget} is too small for {name}")
-    if not isinstance(begin.algo, OnPolicy):
-        check_settings(begin.algo, budget)
     begin = replace(begin, budget=budget, checkpoint_every=budget.eval_every)
+    try:
+        if not isinstance(begin.algo, OnPolicy):
+            check_settings(begin.algo, budget)
+        begin.check()
+    except UserError as error:
+        raise UserError(f"--budget {config.budget} is too small for {name}: {error}") from None
     return [replace(begin, seed=i, out=str(Path(config.out) / name / f"seed{i}")) for i in range(config.seeds)]
 
 

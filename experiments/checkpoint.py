@@ -135,12 +135,20 @@ def require_same(run: RunFolder, config: Any, data_hash: str) -> None:
     if facts["data_hash"] != data_hash:
         raise UserError(f"{run.path} was trained on other data (hash differs): resume with the same --data")
     begun, now = _settings(facts["config"]), _settings(to_dict(config))
-    for name in sorted(begun.keys() | now.keys()):
+    if bool(begun.get("data")) != bool(now.get("data")):
+        how = "with" if begun.get("data") else "without"
+        raise UserError(f"{run.path} was begun {how} --data: resume with the same settings, or give another --out")
+    for name in sorted(begun.keys() | now.keys(), key=_weight):
         if begun.get(name) != now.get(name) and name.rpartition(".")[2] not in FREE:
             raise UserError(
                 f"{run.path} was begun with {name} {begun.get(name)}, not {now.get(name)}: "
                 "resume with the same settings, or give another --out"
             )
+
+
+def _weight(name: str) -> tuple[bool, int, str]:
+    """What a part is tells more than what it is made of, which then differs too."""
+    return name.rpartition(".")[2] != "type", name.count("."), name
 
 
 def _settings(value: Any, path: str = "") -> dict[str, Any]:

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..policies.actor import Actor
+from ..policies.actor import Actor, Stateful
 from ..spec import EnvSpec
 from .actors_npz import load_actor_npz
-from .evaluate import Stateful
 
 Obs = Mapping[str, np.ndarray]
 Generators = Sequence[np.random.Generator]

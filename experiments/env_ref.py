@@ -54,7 +54,7 @@ class EnvRef:
             UserError: if neither names one.
         """
         if not (self.id or env):
-            raise UserError("the policy names no environment: give --env")
+            raise UserError("nothing given names an environment: give --env")
         if not self.id and ":" in env:
             # A file from a stranger must not choose what is imported and called here.
             raise UserError(f"the policy was made for {env}, which is code: if you trust it, say --env {env}")

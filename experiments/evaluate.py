@@ -20,24 +20,11 @@ from ..envs.core import Step
 from ..envs.history import History
 from ..envs.seeds import noise_generator
 from ..errors import UserError
-from ..policies.actor import Actor
+from ..policies.actor import Actor, Stateful
 from ..policies.policy import Policy
 from ..policies.storage import SavedActor, sampler_of
 from ..spec import EnvSpec
 from .ledger import Ledger
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """An actor that remembers, in every row, what it is executing."""
-
-    def reset(self, rows: list[int] | None) -> None:
-        """New episodes start in these rows; None: in all."""
-        ...
-
-    def due(self) -> Tensor | None:
-        """(B,) bool: rows whose next action consumes noise; None: all."""
-        ...
 
 
 @runtime_checkable
@@ -169,7 +156,10 @@ class _Episodes:
         for name, peak in self.peaks.items():
             seen = np.where(valid, _numpy(step.signals[name])[slots].astype(float), -np.inf)
             peak[rows] = np.maximum(peak[rows], seen.max(1))
-        self.returns[rows] += np.where(valid, _numpy(step.reward)[slots].astype(float), 0.0).sum(1)
+        reward = np.where(valid, _numpy(step.reward)[slots].astype(float), 0.0)
+        if not np.isfinite(reward).all():
+            raise UserError(f"{self.spec.id} returned a reward that is not finite: check the environment")
+        self.returns[rows] += reward.sum(1)
         self.length[rows] += valid.sum(1)
         ended = slots[_numpy(step.ended)[slots]]
         for row in self.row[ended]:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from ..algos.dppo import DPPO
+from ..algos.dql import DQL
 from ..algos.onpolicy import OnPolicy
+from ..algos.q_learning import QLearning
 from ..algos.sac import SAC
 from ..datasets.episodes import Episodes
 from ..datasets.readers import load
@@ -27,7 +29,7 @@ from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
 from .learner import Learner
 from .loggers import SinkName
-from .offpolicy import OffPolicyLearner
+from .offpolicy import OffPolicyLearner, online_steps
 from .onpolicy import OnPolicyLearner
 from .pretrain import build_policy
 from .recipe import Algorithm, Budget
@@ -40,7 +42,8 @@ from .stepper import TimedEnv
 class Finetune:
     """finetune [RECIPE] [--algo NAME] [--seeds N]: reinforcement learning in simulation, or from recorded data.
 
-    `noisepilot list` names recipes and their algorithms; `--seeds N` runs seeds 0 to N - 1 into OUT/seed<i>.
+    `noisepilot list` names recipes and their algorithms; `--seeds N` runs seeds 0 to N - 1 into OUT/seed<i>. Without
+    --policy, `--kind KIND` chooses the fresh policy: diffusion, flow, shortcut, meanflow or consistency.
     """
 
     policy: str
@@ -83,8 +86,17 @@ class Finetune:
             raise UserError("--offline-steps learns from recorded data: give --data")
         if not (self.policy or self.data or type(self.algo) is SAC):
             raise UserError(f"--policy is missing: {name} starts from a policy, or from --data where it can")
+        if not (self.policy or type(self.algo) is SAC or isinstance(self.algo, QLearning)):
+            raise UserError(f"--policy is missing: {name} never trains its base, so data cannot replace it")
         if not (self.offline_steps or self.budget.iterations):
             raise UserError("there is nothing to do: raise --budget.iterations, or give --data and --offline-steps")
+        if isinstance(self.algo, DQL) and self.algo.extract == "student":
+            steps = self.offline_steps + online_steps(self.algo, self.budget)
+            if steps <= self.algo.student_after:
+                raise UserError(
+                    f"student_after {self.algo.student_after} takes all of the run's {steps} gradient steps and the "
+                    "student would never act: lower algo.student_after or raise budget.iterations or --offline-steps"
+                )
 
 
 def finetune(config: Finetune) -> RunFolder:

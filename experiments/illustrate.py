@@ -49,6 +49,8 @@ def _policies(run: RunFolder) -> dict[str, Path]:
         return {"student": mine}
     if not isinstance(run.config, Finetune):
         return {"base": mine}
+    if not run.config.policy:
+        return {"tuned": mine}
     try:
         return {"base": find_policy(run.config.policy), "tuned": mine}
     except UserError:

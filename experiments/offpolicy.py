@@ -5,6 +5,7 @@ Metrics stay on the device until an iteration ends, so that no gradient step wai
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from typing import Any
@@ -188,8 +189,8 @@ def check_settings(algo: OffPolicy, budget: Budget) -> None:
     """
     at_least(1, algo, "batch", "replay", "train_every")
     at_least(0, algo, "warmup")
-    if algo.utd <= 0:
-        raise UserError(f"utd must be positive, got {algo.utd:g}: it is the gradient steps per decision")
+    if not 0 < algo.utd < math.inf:
+        raise UserError(f"utd must be positive, got {algo.utd:g}: a number of gradient steps per decision")
     if not 0 <= algo.demo_share <= 1:
         raise UserError(f"demo_share {algo.demo_share:g} must lie between 0 and 1")
     decisions = budget.iterations * budget.decisions * budget.num_envs
@@ -198,3 +199,13 @@ def check_settings(algo: OffPolicy, budget: Budget) -> None:
             f"warmup {algo.warmup} takes all of the budget's {decisions} decisions and nothing would be learned: "
             "lower algo.warmup or raise budget.iterations"
         )
+    if budget.iterations and online_steps(algo, budget) < 1:
+        raise UserError(
+            f"utd {algo.utd:g} makes no gradient step of the budget's {decisions} decisions: raise algo.utd"
+        )
+
+
+def online_steps(algo: OffPolicy, budget: Budget) -> int:
+    """Gradient steps that a whole budget of experience brings."""
+    decisions = budget.iterations * budget.decisions * budget.num_envs
+    return int(algo.utd * max(0, decisions - algo.warmup))

@@ -30,7 +30,10 @@ from .run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Pretrain:
-    """pretrain [RECIPE]: behaviour cloning; `noisepilot list` names the recipes whose settings it can start from."""
+    """pretrain [RECIPE] [--kind KIND]: behaviour cloning; `noisepilot list` names recipes to start from.
+
+    Kinds of policy: diffusion, flow, shortcut, meanflow, consistency.
+    """
 
     data: str
     """demonstrations: a zarr folder, D4RL .hdf5 or .npz"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ..algos.bc import BC
 from ..algos.distill import Distill
 from ..algos.onpolicy import OnPolicy
+from ..algos.residual import ResiP
 from ..errors import UserError, at_least, unknown
 from ..policies.objective import Consistency, MeanFlow, Shortcut
 from ..policies.path import LinearPath
@@ -38,6 +40,8 @@ class Budget:
     def __post_init__(self) -> None:
         at_least(1, self, "num_envs", "decisions", "eval_episodes")
         at_least(0, self, "iterations", "eval_every", "wall_s")
+        if math.isinf(self.wall_s):
+            raise UserError("wall_s must be finite: 0 sets no limit")
         if self.num_envs * self.decisions < 2:
             raise UserError("an iteration of one decision teaches nothing: raise num_envs or decisions")
 
@@ -80,6 +84,8 @@ class Recipe:
         """The budget of a method: its own, else the task's; an off-policy method gathers it in smaller portions."""
         if name in self.budgets:
             return self.budgets[name]
+        if isinstance(self.algo(name), ResiP):  # its decisions are single steps
+            return replace(self.budget, decisions=self.budget.decisions * self.policy.n_action_steps)
         if isinstance(self.algo(name), OnPolicy):
             return self.budget
         portions = {"num_envs": 8, "decisions": 250, "iterations": 100, "eval_every": 10}

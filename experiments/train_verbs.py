@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..algos.onpolicy import OnPolicy
 from ..errors import UserError
 from .cli import parse, take_option, take_positional
 from .methods import METHODS
@@ -45,7 +46,10 @@ def finetune(argv: list[str]) -> int:
     recipe = get_recipe(name)
     settings = recipe.algo(algo)
     kind, argv = take_option(argv, "--kind", METHODS[algo].fresh if algo in METHODS else "diffusion")
-    default = Finetune("", "", recipe.env, settings, recipe.budget_for(algo), fresh=recipe.kind(kind))
+    budget = recipe.budget_for(algo)
+    # An off-policy checkpoint holds the replay: no more of them than evaluations.
+    every = 1 if isinstance(settings, OnPolicy) else max(1, budget.eval_every)
+    default = Finetune("", "", recipe.env, settings, budget, fresh=recipe.kind(kind), checkpoint_every=every)
     config = parse(Finetune, argv, f"noisepilot finetune {name} --algo {algo}", default)
     _require(config, "out")
     runs = [run(run_config).path for run_config in _seeded(config, seeds)]

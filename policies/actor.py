@@ -38,6 +38,19 @@ class Actor(Protocol):
 
 
 @runtime_checkable
+class Stateful(Protocol):
+    """An actor that remembers, in every row, what it is executing."""
+
+    def reset(self, rows: list[int] | None) -> None:
+        """New episodes start in these rows; None: in all."""
+        ...
+
+    def due(self) -> Tensor | None:
+        """(B,) bool: rows whose next action consumes noise; None: all."""
+        ...
+
+
+@runtime_checkable
 class Base(Actor, Protocol):
     """What can be steered or corrected: an actor whose scales are known. A `Policy`, or a black box."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ..errors import at_least
+from ..errors import UserError, at_least
 from ..shapes import Float
 from .activation import Activation, activation
 from .network import trunk
@@ -24,6 +24,16 @@ Aggregate = Literal["min", "mean", "min2"]
 """one value of E: the least (clipped double Q), the mean, or the least of two drawn at random (REDQ, RLPD)"""
 LayerNorm = Literal["none", "before", "after"]
 """where layers are normalised (Ba et al. 2016): nowhere, before the activation (DSRL, RLPD), after it (FQL)"""
+
+
+def check_widths(hidden: tuple[int, ...]) -> None:
+    """Refuse layers without a unit.
+
+    Raises:
+        UserError: naming them.
+    """
+    if min(hidden, default=1) < 1:
+        raise UserError(f"hidden widths must be at least 1, got {hidden}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class QMLP:
 
     def __post_init__(self) -> None:
         at_least(1, self, "ensemble")
+        check_widths(self.hidden)
 
     def build(self, features: int, action: int = 0) -> QEnsemble:
         """Q(obs, action) for F = features and flat actions of length `action`; V(obs) if that is 0."""

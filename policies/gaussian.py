@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..shapes import Float
 from ..spec import PolicySpec
 from .activation import Activation, activation
-from .critic import LayerNorm
+from .critic import LayerNorm, check_widths
 from .module import ActorModule
 from .normalizer import Normalizer
 from .policy import ACTION
@@ -37,6 +37,9 @@ class GaussianMLP:
     """log standard deviations are clamped to this"""
     last_gain: float = 1.0
     """factor on the last layer's first weights; 0: the mean begins at 0 in every state, as corrections should"""
+
+    def __post_init__(self) -> None:
+        check_widths(self.hidden)
 
     def build(self, features: int, action: int) -> TanhGaussian:
         """The network for F = features and D = action."""

@@ -31,8 +31,8 @@ class NoiseSpace:
     """R of low_rank"""
 
     def __post_init__(self) -> None:
-        if not self.bound > 0:
-            raise UserError(f"the noise bound must be positive, got {self.bound:g}: 1 to 2.5 is usual")
+        if not 0 < self.bound < math.inf:
+            raise UserError(f"the noise bound must be positive and finite, got {self.bound:g}: 1 to 2.5 is usual")
         if self.rank < 1:
             raise UserError(f"the rank of the noise must be at least 1, got {self.rank}")
 

@@ -13,12 +13,12 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
 from ..shapes import Float, Int
 from ..spec import ArraySpec, EnvSpec, PolicySpec
-from .fingerprint import fingerprint
+from .module import ActorModule
 from .network import MLP, DenoisingMLP
 from .normalizer import Normalizer
 from .objective import Consistency, Matching, MeanFlow, Shortcut
@@ -89,7 +89,7 @@ class Context:
         return Context(self.features[which], self.condition[which])
 
 
-class Policy(nn.Module):
+class Policy(ActorModule):
     """An actor with its inside open. `network` acts from `tuned_from` on, a frozen `prefix` before it."""
 
     def __init__(self, config: PolicyConfig, spec: PolicySpec) -> None:
@@ -103,23 +103,9 @@ class Policy(nn.Module):
         self.prefix = copy.deepcopy(self.network).requires_grad_(False) if config.tuned_from > 0 else None
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
     def feature_dim(self) -> int:
         """F: length of the normalised, flat observation."""
         return self.spec.n_obs_steps * sum(s.dim for s in self.spec.obs.values())
-
-    def hash(self) -> str:
-        """Short fingerprint of weights and configuration."""
-        return fingerprint(self, self.config)
 
     # Observations
 
@@ -336,4 +322,4 @@ def _explored(sampler: Sampler, explore: Exploration | None) -> Sampler:
         return sampler
     if isinstance(explore, Stochastic):
         return replace(sampler, eta=explore.eta, transition=explore.transition)
-    return replace(sampler, eta=0.0, transition="posterior")
+    return sampler.without_noise()

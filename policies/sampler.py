@@ -17,7 +17,7 @@ Shapes: B chains, S stored transitions, K steps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -55,6 +55,10 @@ class Sampler:
     def deterministic(self) -> bool:
         """No noise beyond the initial one."""
         return self.transition != "renoise" and self.eta == 0.0
+
+    def without_noise(self, steps: int | None = None) -> Sampler:
+        """The chain that is a function of its initial noise, in as many or other steps."""
+        return replace(self, eta=0.0, transition="posterior", steps=self.steps if steps is None else steps)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ Shapes: B batch, T observations, F features, H horizon, A action dim, R rows of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -42,9 +42,11 @@ class SteeredConfig:
         Raises:
             UserError: where a base from outside is not given.
         """
-        if base is None and self.base is None:
-            raise UserError("this policy steers one from outside: give that to SteeredConfig.build(spec, base)")
-        return Steered(self, base if base is not None else Policy(_required(self.base), spec))
+        if base is None:
+            if self.base is None:
+                raise UserError("this policy steers one from outside: give that to SteeredConfig.build(spec, base)")
+            base = Policy(self.base, spec)
+        return Steered(self, base)
 
 
 class Steered(ActorModule):
@@ -134,14 +136,10 @@ def steerable(base: Base, steps: int | None = None) -> Base:
         sampler = base.config.sampler
         if sampler.deterministic and steps in (None, sampler.steps):
             return base
-        return base.with_sampler(replace(sampler, eta=0.0, transition="posterior", steps=steps or sampler.steps))
+        steps = sampler.steps if steps is None else steps
+        return base.with_sampler(sampler.without_noise(steps))
     if steps is not None:
         raise UserError("a black box walks its chain in its own steps: leave out the number of steps")
     if shape[0] != 1:
         raise UserError(f"the base draws noise {shape[0]} times per decision: export it with eta 0 to steer it")
     return base
-
-
-def _required(config: PolicyConfig | None) -> PolicyConfig:
-    assert config is not None
-    return config

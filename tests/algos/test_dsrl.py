@@ -162,6 +162,14 @@ def test_the_floor_of_the_temperature_holds():
     assert state.temperature.log_alpha.exp().item() >= 0.1 - 1e-6
 
 
+def test_the_bound_of_gradients_holds_for_the_noise_critic_too():
+    algo, policy = DSRL(**SMALL, grad_clip=1e-3), base()
+    state = algo.init(policy, line().spec)
+    algo.update(state, batch_of(policy), generator())
+    norm = torch.cat([p.grad.flatten() for p in state.noise_q.parameters()]).norm()
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_refusals():
     for build, words in {
         (lambda: DSRL(noise_critic_rate=0.0)): "noise_critic_rate",

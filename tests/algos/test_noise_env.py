@@ -7,10 +7,12 @@ import pytest
 import torch
 from noisepilot.algos.black_box import Exported, Remote
 from noisepilot.algos.noise_env import NoiseEnv
+from noisepilot.algos.residual import corrected
 from noisepilot.deploy.export import export
 from noisepilot.envs.seeds import noise_generator
 from noisepilot.errors import UserError
 from noisepilot.experiments.evaluate import evaluate
+from noisepilot.policies.gaussian import GaussianMLP
 from noisepilot.policies.noise_space import NoiseSpace, cosines
 
 from ..policies.toys import generator
@@ -149,6 +151,9 @@ def test_refusals():
     for build, words in {
         (lambda: NoiseSpace(bound=0.0)): "bound must be positive",
         (lambda: NoiseSpace(bound=-1.0)): "bound must be positive",
+        (lambda: NoiseSpace(bound=float("inf"))): "bound must be positive and finite",
+        (lambda: NoiseEnv(line(), corrected(policy, GaussianMLP((8,)), 0.1, None), WIDE)): "Residual remembers",
+        (lambda: NoiseEnv(line(), policy, WIDE, steps=0)): "steps 0 must lie between",
         (lambda: NoiseSpace("low_rank", rank=0)): "rank",
         (lambda: NoiseEnv(line(), policy, NoiseSpace("low_rank", rank=4))): "horizon 3",
         (lambda: NoiseEnv(line(), silent, WIDE)): "takes no noise",
@@ -159,6 +164,8 @@ def test_refusals():
         with pytest.raises(UserError, match=words) as error:
             build()
         assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="returned a NoneType"):
+        Remote(lambda obs, noise: None, policy.spec, (1, 3, 2)).act({"state": torch.zeros(1, 2, 3)})
     wrong = replace(policy.spec, horizon=4)
     with pytest.raises(UserError, match="expected"):
         Remote(lambda obs, noise: noise[:, 0], wrong, (1, 3, 2)).act({"state": torch.zeros(1, 2, 3)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from noisepilot.datasets.checks import check
@@ -58,6 +60,9 @@ def test_join_keeps_every_episode_and_says_where_it_is_from():
 def test_only_sets_that_fit_are_mixed():
     with pytest.raises(UserError, match="different keys"):
         join([make(), make(success=False)])
+    paid = replace(make(), attrs={"env": "Toy-v0", "env_kwargs": {"reward_type": "penalty"}})
+    with pytest.raises(UserError, match="different reward_type cannot be mixed: None and penalty"):
+        join([make(), paid])
     with pytest.raises(UserError, match="at least one set"):
         join([])
 

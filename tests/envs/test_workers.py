@@ -59,6 +59,7 @@ class Strange(gym.Env):
         return self.see(), float(action.sum()), self.count == 5, False, info
 
 make = Strange
+limited = lambda **kwargs: gym.wrappers.TimeLimit(Strange(**kwargs), 4)
 """
 
 
@@ -79,6 +80,14 @@ def test_equals_gymnasium_in_process(kwargs):
     chunks = actions(core, 3, 4).astype(np.float32)
     check_against(core, lambda: gym.make("Pendulum-v1", **kwargs), range(3), chunks)
     assert core.spec.control_hz == pytest.approx(20)
+    core.close()
+
+
+def test_a_wrapper_s_time_limit_is_found(strange):
+    core = make_core("strange_envs:limited", 1)
+    assert core.spec.max_steps == 4
+    core.reset([0])
+    assert core.step(np.zeros((1, 5, 2))).truncated.tolist() == [[False, False, False, True, False]]
     core.close()
 
 

@@ -18,6 +18,8 @@ from noisepilot.policies.storage import find_policy
 
 from .runs import DPPO, FINETUNE, PRETRAIN, pretrained, write_data
 
+STEP = TensorEnv.step
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
@@ -160,8 +162,14 @@ def test_a_reward_that_is_not_finite(made, tmp_path, monkeypatch, capsys, algo):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def nan_reward(env, action):
-    step = TensorEnv.step(env, action)
+def test_a_reward_that_is_not_finite_while_evaluating(made, monkeypatch, capsys):
+    monkeypatch.setattr(TensorEnv, "step", lambda env, action: nan_reward(env, action, STEP))
+    assert main(["eval", str(made / "base"), "--episodes", "1"]) == 2
+    assert "Hopper-v5 returned a reward that is not finite" in capsys.readouterr().err.splitlines()[-1]
+
+
+def nan_reward(env, action, step=None):
+    step = (step or TensorEnv.step)(env, action)
     return replace(step, reward=step.reward * np.nan)
 
 
@@ -204,6 +212,44 @@ def test_a_policy_without_a_normaliser(refused):
         ("finetune hopper --algo sac --policy base --out run --algo.utd 0", "utd must be positive, got 0"),
         ("finetune hopper --algo sac --policy base --out run --algo.replay 0", "replay must be at least 1, got 0"),
         ("finetune hopper --algo sac --policy base --out run --algo.demo-share 2", "demo_share 2 must lie between"),
+        ("finetune hopper --algo sac --policy base --out run --algo.utd nan", "utd must be positive, got nan"),
+        ("finetune hopper --algo sac --policy base --out run --algo.utd 1e-9", "utd 1e-09 makes no gradient step"),
+        ("finetune hopper --algo sac --policy base --out run --algo.tau 5", "tau 5 must lie between 0 and 1"),
+        (
+            "finetune hopper --algo sac --policy base --out run --algo.actor-lr -1",
+            "actor_lr must be at least 0, got -1",
+        ),
+        ("finetune hopper --algo dql --policy base --out run --algo.gamma 2", "gamma 2 must lie between 0 and 1"),
+        ("finetune hopper --algo dql --policy base --out run --algo.lr nan", "lr must be at least 0, got nan"),
+        (
+            "finetune hopper --algo dql --policy base --out run --algo.max-grad-norm -3",
+            "max_grad_norm must be positive",
+        ),
+        ("finetune hopper --algo dql --policy base --out run --algo.critic.hidden 0", "widths must be at least 1"),
+        ("finetune hopper --algo fql --policy base --out run --algo.alpha -1", "alpha must be at least 0, got -1"),
+        (
+            "finetune hopper --algo fql --policy base --out run --algo.student-after 999999999",
+            "student_after 999999999 takes all of the run's",
+        ),
+        ("finetune hopper --algo resip --policy base --out run --algo.gamma 2", "gamma 2 must lie between 0 and 1"),
+        (
+            "finetune hopper --algo dsrl-na --data hopper.npz --out run",
+            "--policy is missing: DSRL never trains its base",
+        ),
+        ("finetune hopper --algo dsrl-sac --policy base --out run --algo.base-steps 0", "sampler steps 0 must lie"),
+        (
+            "finetune hopper --algo dsrl-na --policy base --out run --algo.distill-clip -1",
+            "distill_clip must be positive",
+        ),
+        (
+            "finetune hopper --algo dsrl-sac --policy base --out run --algo.space.bound inf",
+            "positive and finite, got inf",
+        ),
+        ("finetune hopper --policy base --out run --budget.wall-s inf", "wall_s must be finite"),
+        ("finetune hopper --policy base --out run --budget.wall-s nan", "wall_s must be at least 0, got nan"),
+        ("bakeoff hopper --policy base --out run --budget env_steps=inf", "must be env_steps=N or wall=SECONDS"),
+        ("bakeoff hopper --policy base --out run --budget wall=nan", "must be env_steps=N or wall=SECONDS"),
+        ("bakeoff hopper --policy base --out base --algos dppo", "base is a run, a bake-off is a folder of runs"),
         ("finetune hopper --algo dsrl-sac --policy base --out run --algo.space.bound 0", "bound"),
         (
             "pretrain hopper --data hopper.npz --out run --kind flaw",

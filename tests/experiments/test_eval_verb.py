@@ -57,5 +57,5 @@ def test_on_data(run, tmp_path, capsys):
 def test_a_policy_of_no_environment(tmp_path, capsys):
     run = pretrained(tmp_path, "default")
     assert main(["eval", run, "--episodes", "1"]) == 2
-    assert "names no environment: give --env" in capsys.readouterr().err
+    assert "names an environment: give --env" in capsys.readouterr().err
     assert main(["eval", run, "--episodes", "1", "--env", "Hopper-v5"]) == 0

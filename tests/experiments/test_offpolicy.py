@@ -18,7 +18,7 @@ from noisepilot.policies.critic import QMLP
 from noisepilot.policies.gaussian import GaussianActor, GaussianMLP
 from noisepilot.policies.storage import find_policy
 
-from .runs import EVAL, metrics, pretrained
+from .runs import EVAL, SIZE, metrics, pretrained
 from .runs import SAC as SAC_OPTIONS
 
 SMALL = SAC(actor=GaussianMLP((16,)), critic=QMLP((16,)), batch=8, warmup=10)
@@ -136,3 +136,19 @@ def test_a_fresh_policy_from_data(tmp_path, base):
     assert policy.config.sampler.steps == 1
     assert policy.spec.env == "Hopper-v5"
     assert "base" not in RunFolder.open(out).ledgers()
+    assert main(["report", str(out)]) == 0  # pictures of what there is: no base
+    assert (out / "pictures.json").is_file()
+
+
+def test_data_cannot_come_or_go_while_a_run_is_resumed(tmp_path, base, capsys):
+    argv = ["finetune", "hopper", "--policy", base, *SAC_OPTIONS, "--budget.iterations", "1", "--algo.utd", "1"]
+    out, alone = str(tmp_path / "run"), str(tmp_path / "alone")
+    assert main([*argv, "--out", out, "--data", demos(base)]) == 0
+    assert main([*argv, "--out", alone]) == 0
+    assert main([*argv, "--out", out, "--resume"]) == 2
+    assert "was begun with --data" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*argv, "--out", alone, "--data", demos(base), "--resume"]) == 2
+    assert "was begun without --data" in capsys.readouterr().err.splitlines()[-1]
+    other = ["--algo", "dql", "--algo.warmup", "1", *SIZE, "--budget.iterations", "1", "--out", alone, "--resume"]
+    assert main(["finetune", "hopper", "--policy", base, *other]) == 2
+    assert "begun with algo.type algos.sac:SAC, not algos.dql:DQL" in capsys.readouterr().err.splitlines()[-1]

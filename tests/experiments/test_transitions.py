@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from noisepilot.datasets import d4rl
 from noisepilot.datasets.episodes import Episodes
-from noisepilot.datasets.transitions import experience
 from noisepilot.errors import UserError
+from noisepilot.experiments.transitions import experience
 
 
 def same(action):

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ..algos.replay import Experience
+from ..datasets.chunks import window_rows
+from ..datasets.episodes import Episodes
+from ..datasets.validity import OBS
 from ..errors import UserError
-from .chunks import window_rows
-from .episodes import Episodes
-from .validity import OBS
 
 
 def experience(
