@@ -62,8 +62,6 @@ class DQL(QLearning):
     ema_start: int = 1000
     student: MLP | None = None
     """network of the student; None: like the policy's"""
-    student_after: int = 1_000
-    """gradient steps in which the student only learns to repeat the policy, which acts until then: it starts random"""
     candidates: int = 50
     temperature: float | None = 1.0
     max_grad_norm: float | None = 9.0
@@ -72,9 +70,14 @@ class DQL(QLearning):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, self, "backup_candidates")
-        at_least(0, self, "eta", "alpha", "student_after")
+        at_least(0, self, "eta", "alpha")
         if self.extract == "none" and self.candidates < 2:
             raise UserError("extract 'none' improves on behaviour cloning by choosing: give it candidates > 1")
+
+    @property
+    def learns_to_act(self) -> bool:
+        """A student, or a choice among candidates."""
+        return self.extract == "student" or super().learns_to_act
 
     def init(self, base: Any, spec: EnvSpec) -> QState:
         """A copy of the base, critics, and the student where there is one.
@@ -106,7 +109,7 @@ class DQL(QLearning):
             adam([critic], self.critic_lr),
             average=average_of(policy) if self.average and not student else None,
             student=student,
-            ready=self.student_after if student else 0,
+            ready=self.act_after if self.learns_to_act else 0,
         )
 
     def update(self, state: QState, batch: Experience, generator: torch.Generator) -> dict[str, Tensor]:
@@ -192,8 +195,8 @@ class DQL(QLearning):
             action = self._one_call(policy, context, data, noise, generator)
         else:
             action = policy.sample(context, noise, start=policy.config.sampler.steps).action
-        if state.step < state.ready:
-            return loss, parts
+        if state.student is not None and state.step < state.ready:
+            return loss, parts  # it starts random: first it learns to repeat the policy
         parts["q_loss"] = self._q_loss(state.critic(context.features, action.clamp(-1, 1)), order)
         return loss + self.eta * parts["q_loss"], parts
 

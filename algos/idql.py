@@ -63,6 +63,7 @@ class IDQL(QLearning):
             adam([critic, value], self.critic_lr),
             average=average,
             value=value,
+            ready=self.act_after if self.learns_to_act else 0,
         )
 
     def update(self, state: QState, batch: Experience, generator: torch.Generator) -> dict[str, Tensor]:

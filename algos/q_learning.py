@@ -53,6 +53,8 @@ class QLearning:
     """chunks among which Q chooses when acting"""
     temperature: float | None = None
     """of that choice; None: the best"""
+    act_after: int = 1_000
+    """gradient steps until what is learned acts, the critic's choice or a student; until then the policy itself does"""
     explore_std: float = 0.0
     """normal noise added to normalised actions while exploring, beside the policy's own"""
     ema_decay: float = 0.995
@@ -66,13 +68,26 @@ class QLearning:
 
     def __post_init__(self) -> None:
         at_least(1, self, "batch", "candidates", "train_every", "ema_every")
-        at_least(0, self, "lr", "critic_lr", "explore_std")
+        at_least(0, self, "lr", "critic_lr", "explore_std", "act_after")
         fractions(self, "gamma", "tau", "ema_decay")
         positive_or_none(self, "max_grad_norm")
 
     def wrap(self, base: Any, env: VectorEnv, generator: torch.Generator) -> VectorEnv:
         """The environment itself: these methods act in it directly."""
         return env
+
+    @property
+    def learns_to_act(self) -> bool:
+        """What acts in the end is more than the policy."""
+        return self.candidates > 1
+
+    def require_steps(self, grad_steps: int) -> None:
+        """Refuse a run that ends before what it learns has acted."""
+        if self.learns_to_act and grad_steps <= self.act_after:
+            raise UserError(
+                f"act_after {self.act_after} takes all of the run's {grad_steps} gradient steps and what is learned "
+                "would never act: lower algo.act_after or raise budget.iterations or --offline-steps"
+            )
 
     def _copy(self, base: Any, spec: EnvSpec) -> Policy:
         """A trainable copy of a base that fits the environment and this family.

@@ -45,7 +45,7 @@ def flow_q_learning(limits: Limits, effort: Effort) -> Iterator[Row]:
     network = MLP((512, 512, 512, 512), time_dim=0, activation="gelu", residual=False)
     sampler = Sampler(10, eta=0.0, clip_data=None)
     policy = _policy(PolicyConfig(network, LinearPath(), sampler, "velocity", horizon=1, n_action_steps=1), 28, 5)
-    algo = replace(METHODS["fql"], student_after=0)  # a full step from the first one on
+    algo = replace(METHODS["fql"], act_after=0)  # a full step from the first one on
     yield _measure("offpolicy/fql", algo, policy, limits, effort)
 
 

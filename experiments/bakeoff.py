@@ -31,11 +31,9 @@ from .evaluate import evaluate, of_policy
 from .finetune import Finetune, environment, finetune, learner_of
 from .ledger import Ledger
 from .offpolicy import check_settings
-from .recipe import Budget, Recipe
+from .recipe import CURVE, Budget, Recipe
 from .run_folder import RunFolder
 
-CURVE = 5
-"""iterations of a run at least, so that its curve has as many points"""
 FOREVER = 10**9
 
 
@@ -121,7 +119,9 @@ def _planned(config: Bakeoff, begin: Finetune, name: str) -> list[Finetune]:
     budget = replace(begin.budget, eval_episodes=config.eval_episodes)
     kind, amount = config.limit
     if kind == "wall":
-        budget = replace(budget, wall_s=amount, iterations=FOREVER, eval_every=1)
+        # An off-policy iteration is cut short, for it is the unit in which seconds are spent.
+        decisions = budget.decisions if isinstance(begin.algo, OnPolicy) else min(budget.decisions, 25)
+        budget = replace(budget, wall_s=amount, iterations=FOREVER, decisions=decisions)
     else:
         budget = _of_steps(budget, int(amount), per_decision, f"--budget {config.budget} is too small for {name}")
     begin = replace(begin, budget=budget, checkpoint_every=budget.eval_every)

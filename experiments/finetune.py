@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ..algos.dppo import DPPO
-from ..algos.dql import DQL
 from ..algos.onpolicy import OnPolicy
 from ..algos.q_learning import QLearning
 from ..algos.sac import SAC
@@ -90,13 +89,8 @@ class Finetune:
             raise UserError(f"--policy is missing: {name} never trains its base, so data cannot replace it")
         if not (self.offline_steps or self.budget.iterations):
             raise UserError("there is nothing to do: raise --budget.iterations, or give --data and --offline-steps")
-        if isinstance(self.algo, DQL) and self.algo.extract == "student":
-            steps = self.offline_steps + online_steps(self.algo, self.budget)
-            if steps <= self.algo.student_after:
-                raise UserError(
-                    f"student_after {self.algo.student_after} takes all of the run's {steps} gradient steps and the "
-                    "student would never act: lower algo.student_after or raise budget.iterations or --offline-steps"
-                )
+        if isinstance(self.algo, QLearning):
+            self.algo.require_steps(self.offline_steps + online_steps(self.algo, self.budget))
 
 
 def finetune(config: Finetune) -> RunFolder:
@@ -194,15 +188,17 @@ class _Training:
             self._save(run)
 
     def _online(self, run: RunFolder, report: Reporter) -> None:
-        learner, every = self.learner, self.config.budget.eval_every
+        learner, budget = self.learner, self.config.budget
         self._start(run, report)
         while not self._spent():
+            before = self.wall_s
             metrics = self._timed(learner.iterate)
             done, last = learner.iteration, self._spent()
-            if last or (every and done % every == 0):
+            due = last or budget.due(done, before, self.wall_s)
+            if due:
                 metrics |= self._evaluate(run)
             report(self.line(metrics))
-            if last or done % self.config.checkpoint_every == 0:
+            if last or (due if budget.wall_s else done % self.config.checkpoint_every == 0):
                 self._save(run)
 
     def _start(self, run: RunFolder, report: Reporter) -> None:

@@ -20,6 +20,10 @@ from .env_ref import EnvRef
 from .methods import METHODS, Algorithm
 
 
+CURVE = 5
+"""evaluations at least, of a run that is limited by seconds or compared with others"""
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much experience fine-tuning gathers, and how often it looks at itself."""
@@ -32,7 +36,7 @@ class Budget:
     wall_s: float = 0.0
     """seconds of training, without evaluations, that no iteration is begun to pass; 0: no limit"""
     eval_every: int = 5
-    """iterations between evaluations; 0: only before and after"""
+    """iterations between evaluations; 0: only before and after. With `wall_s` every fifth of that, whatever this is"""
     eval_episodes: int = 40
     reset_each_iteration: bool = False
     """start every iteration with new episodes (official for robomimic) instead of going on"""
@@ -49,6 +53,12 @@ class Budget:
         """There is no room for another iteration as long as the mean of those before it."""
         late = self.wall_s > 0 and iteration > 0 and wall_s * (iteration + 1) / iteration > self.wall_s
         return iteration >= self.iterations or late
+
+    def due(self, iteration: int, before_s: float, wall_s: float) -> bool:
+        """An evaluation belongs after this iteration, which began at `before_s` seconds of training."""
+        if self.wall_s:
+            return int(wall_s / self.wall_s * CURVE) > int(before_s / self.wall_s * CURVE)
+        return self.eval_every > 0 and iteration % self.eval_every == 0
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ MEAN_FLOW = replace(
     FLOW, network=replace(NETWORK, step_size=True), sampler=replace(EULER, steps=1), objective=MeanFlow()
 )
 CRITIC = QMLP((48, 48), "gelu")
-SMALL = {"critic": CRITIC, "lr": 1e-3, "critic_lr": 3e-3, "gamma": 0.0, "max_grad_norm": None}
-STUDENT = {"student": None, "student_after": 0}
+SMALL = {"act_after": 0, "critic": CRITIC, "lr": 1e-3, "critic_lr": 3e-3, "gamma": 0.0, "max_grad_norm": None}
+STUDENT = {"student": None, "act_after": 0}
 GIVEN = SMALL | {"lr": 3e-3, "critic_lr": 0.0, "candidates": 1}
 # Forward-mode derivatives of torch load its own deprecated scripts.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
@@ -83,7 +83,7 @@ CLIMBING = {
     "dql": ("diffusion", DQL(extract="chain", eta=3.0, **GIVEN), 150),
     "fbrac": ("flow", DQL(extract="chain", eta=3.0, **GIVEN), 150),
     "edp": ("diffusion", DQL(extract="one_call", actor_q="mean", **GIVEN), 200),
-    "fql": ("flow", DQL(extract="student", student_after=0, actor_q="mean", alpha=0.05, **GIVEN), 250),
+    "fql": ("flow", DQL(extract="student", actor_q="mean", alpha=0.05, **GIVEN), 250),
     "ofql": ("mean flow", DQL(extract="one_step", eta=3.0, **GIVEN), 150),
 }
 CHOOSING = {
@@ -119,7 +119,7 @@ def test_mass_moves_to_the_better_mode(name):
 def small(extract="chain", kind="flow", **changes):
     config = {"flow": FLOW, "diffusion": DIFFUSION, "mean flow": MEAN_FLOW}[kind]
     base = make(config, 1, 1)
-    algo = DQL(extract=extract, **{"critic": CRITIC, "candidates": 2} | changes)
+    algo = DQL(extract=extract, **{"critic": CRITIC, "candidates": 2, "act_after": 0} | changes)
     return algo, algo.init(base, env_spec(base)), batch_of(8, generator(), torch.float64)
 
 
@@ -128,7 +128,7 @@ def small(extract="chain", kind="flow", **changes):
     [("chain", "flow"), ("chain", "diffusion"), ("one_call", "flow"), ("student", "flow"), ("one_step", "mean flow")],
 )
 def test_q_moves_the_actor_and_not_the_critic(extract, kind):
-    algo, state, batch = small(extract, kind, lr=0.0, student_after=0)  # the weights stay, so only eta differs
+    algo, state, batch = small(extract, kind, lr=0.0)  # the weights stay, so only eta differs
     acting = state.student or state.policy
     noise = acting.noise(8, generator())
     order = torch.arange(2)
@@ -144,7 +144,7 @@ def test_q_moves_the_actor_and_not_the_critic(extract, kind):
 def test_student_of_a_one_step_teacher_with_its_own_weights_has_no_error():
     # A flow of data with one step is its own student.
     base = make(replace(FLOW, sampler=replace(EULER, steps=1), predicts="data"), 1, 1)
-    algo = DQL(extract="student", student_after=0, critic=CRITIC, candidates=1)
+    algo = DQL(extract="student", act_after=0, critic=CRITIC, candidates=1)
     state = algo.init(base, env_spec(base))
     batch, noise = batch_of(8, generator(), torch.float64), base.noise(8, generator())
     step = lambda: algo.actor_loss(state, batch, noise, torch.arange(2), generator())[1]["distill_loss"].item()  # noqa: E731
@@ -315,7 +315,7 @@ def test_an_environment_that_does_not_fit_is_refused(algo):
 
 def test_until_the_student_can_repeat_it_the_policy_acts():
     base = make(FLOW, 1, 1, torch.float32)
-    algo = DQL(extract="student", student_after=2, critic=CRITIC, candidates=1)
+    algo = DQL(extract="student", act_after=2, critic=CRITIC, candidates=1)
     state, g = algo.init(base, env_spec(base)), generator()
     before = weights(state.student)
     for _ in range(2):

@@ -228,8 +228,8 @@ def test_a_policy_without_a_normaliser(refused):
         ("finetune hopper --algo dql --policy base --out run --algo.critic.hidden 0", "widths must be at least 1"),
         ("finetune hopper --algo fql --policy base --out run --algo.alpha -1", "alpha must be at least 0, got -1"),
         (
-            "finetune hopper --algo fql --policy base --out run --algo.student-after 999999999",
-            "student_after 999999999 takes all of the run's",
+            "finetune hopper --algo fql --policy base --out run --algo.act-after 999999999",
+            "act_after 999999999 takes all of the run's",
         ),
         ("finetune hopper --algo resip --policy base --out run --algo.gamma 2", "gamma 2 must lie between 0 and 1"),
         (

@@ -42,7 +42,7 @@ def bases(tmp_path_factory):
 def test_every_method(name, tmp_path, bases):
     settings = METHODS[name].settings
     tiny = {"batch": 8, "warmup": 4, "utd": 0.5, "train_every": 2, "finetune_steps": 2, "epochs": 2, "minibatch": 16}
-    tiny |= {"student_after": 1}
+    tiny |= {"act_after": 1}
     known = {field.name for field in fields(settings)}
     settings = replace(settings, **{key: value for key, value in tiny.items() if key in known})
     budget = Budget(num_envs=2, decisions=8, iterations=2, eval_every=0, eval_episodes=2)

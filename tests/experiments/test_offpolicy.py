@@ -130,7 +130,7 @@ def test_a_fresh_policy_from_data(tmp_path, base):
     out = tmp_path / "run"
     argv = ["finetune", "hopper", "--algo", "fql", "--data", demos(base), "--out", str(out), *EVAL]
     argv += ["--fresh.network.hidden", "16", "16", "16", "--algo.student.hidden", "16", "--algo.critic.hidden", "16"]
-    argv += ["--algo.batch", "8", "--algo.student-after", "1", "--offline-steps", "3", "--budget.iterations", "0"]
+    argv += ["--algo.batch", "8", "--algo.act-after", "1", "--offline-steps", "3", "--budget.iterations", "0"]
     assert main(argv) == 0
     policy = load_policy(find_policy(out))
     assert policy.config.sampler.steps == 1
@@ -149,6 +149,19 @@ def test_data_cannot_come_or_go_while_a_run_is_resumed(tmp_path, base, capsys):
     assert "was begun with --data" in capsys.readouterr().err.splitlines()[-1]
     assert main([*argv, "--out", alone, "--data", demos(base), "--resume"]) == 2
     assert "was begun without --data" in capsys.readouterr().err.splitlines()[-1]
-    other = ["--algo", "dql", "--algo.warmup", "1", *SIZE, "--budget.iterations", "1", "--out", alone, "--resume"]
+    other = [
+        "--algo",
+        "dql",
+        "--algo.act-after",
+        "0",
+        "--algo.warmup",
+        "1",
+        *SIZE,
+        "--budget.iterations",
+        "1",
+        "--out",
+        alone,
+        "--resume",
+    ]
     assert main(["finetune", "hopper", "--policy", base, *other]) == 2
     assert "begun with algo.type algos.sac:SAC, not algos.dql:DQL" in capsys.readouterr().err.splitlines()[-1]
