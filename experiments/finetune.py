@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +61,8 @@ class Finetune:
     """gradient steps between evaluations while there is no experience"""
     fresh: PolicyConfig = field(default_factory=PolicyConfig)
     """what a fresh policy is made of"""
+    disk_replay: bool = False
+    """off-policy methods: keep the replay in OUT/replay, where it may grow larger than memory"""
     seed: int = 0
     checkpoint_every: int = 1
     """iterations"""
@@ -270,4 +273,5 @@ def _learner(config: Finetune, base: Policy | None, data: Episodes | None, env: 
     if isinstance(config.algo, OnPolicy):
         assert base is not None, "checked"
         return OnPolicyLearner(config.algo, base, env, config.budget, config.seed)
-    return OffPolicyLearner(config.algo, base, env, config.budget, config.seed, data)
+    folder = Path(config.out) / "replay" if config.disk_replay else None
+    return OffPolicyLearner(config.algo, base, env, config.budget, config.seed, data, folder)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..algos.disk_replay import DiskReplay
 from ..algos.offpolicy import OffPolicy, OffPolicyState
 from ..algos.replay import Experience, Replay, mixed
 from ..datasets.episodes import Episodes
@@ -33,6 +35,7 @@ class OffPolicyLearner(Learner):
         env: where it acts.
         budget: an iteration is `decisions` decisions in each of its environments.
         seed: of the run.
+        folder: where the replay lies on disk; None: in memory, on the environment's device.
         data: recorded episodes. With `demo_share` 0 they are the replay's first content; otherwise they have a replay
             of their own, and each batch draws that share from it.
 
@@ -50,6 +53,7 @@ class OffPolicyLearner(Learner):
         budget: Budget,
         seed: int,
         data: Episodes | None = None,
+        folder: Path | None = None,
     ) -> None:
         device = env.device
         super().__init__(env, torch.Generator(device).manual_seed(seed))
@@ -61,7 +65,7 @@ class OffPolicyLearner(Learner):
             raise UserError(f"{name} acts otherwise than in the actions that data hold: leave --data out")
         self.state = algo.init(base, wrapped.spec)
         self.stepper = Stepper(wrapped, self.actor.spec.n_obs_steps, seed)
-        self.replay = Replay(algo.replay, device)
+        self.replay = Replay(algo.replay, device) if folder is None else DiskReplay(folder, algo.replay, device)
         self.demos: Replay | None = None
         if data is not None:
             self._remember(demonstrations(data, self.actor, env.spec))
@@ -124,6 +128,10 @@ class OffPolicyLearner(Learner):
         if self.algo.demo_share == 0 and len(demos) > self.algo.replay:
             raise UserError(
                 f"a replay of {self.algo.replay} is too small for {len(demos)} recorded transitions: raise algo.replay"
+            )
+        if self.algo.demo_share == 0 and isinstance(self.replay, DiskReplay):
+            raise UserError(
+                "a replay on disk takes no recorded data: raise algo.demo_share or leave --disk-replay out"
             )
         if self.algo.demo_share > 0:
             self.demos = Replay(len(demos), self.timed.device)

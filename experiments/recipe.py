@@ -19,7 +19,6 @@ from ..policies.policy import PolicyConfig
 from .env_ref import EnvRef
 from .methods import METHODS, Algorithm
 
-
 CURVE = 5
 """evaluations at least, of a run that is limited by seconds or compared with others"""
 

@@ -165,3 +165,15 @@ def test_data_cannot_come_or_go_while_a_run_is_resumed(tmp_path, base, capsys):
     ]
     assert main(["finetune", "hopper", "--policy", base, *other]) == 2
     assert "begun with algo.type algos.sac:SAC, not algos.dql:DQL" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_replay_on_disk_learns_as_one_in_memory_and_goes_on(tmp_path, base):
+    argv = ["finetune", "hopper", "--policy", base, *SAC_OPTIONS]
+    for name, options in {"memory": [], "disk": ["--disk-replay"]}.items():
+        assert main([*argv, "--out", str(tmp_path / name), *options]) == 0
+    assert same_weights(tmp_path / "memory", tmp_path / "disk")
+    assert (tmp_path / "disk" / "replay" / "zarr.json").is_file()
+    cut = tmp_path / "cut"
+    assert main([*argv, "--out", str(cut), "--disk-replay", "--budget.iterations", "2"]) == 0
+    assert main([*argv, "--out", str(cut), "--disk-replay", "--resume"]) == 0
+    assert same_weights(cut, tmp_path / "disk")
