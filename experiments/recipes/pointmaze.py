@@ -7,12 +7,20 @@ from dataclasses import replace
 from ...algos.bc import BC
 from ...algos.distill import Distill
 from ...algos.dppo import DPPO
+from ...algos.dql import METHODS
+from ...algos.dsrl import DSRL
+from ...algos.residual import PolicyDecorator
+from ...policies.critic import QMLP
 from ...policies.network import MLP
 from ...policies.path import CosinePath
 from ...policies.policy import PolicyConfig
 from ...policies.sampler import Sampler
 from ..env_ref import EnvRef
 from ..recipe import Budget, Recipe
+
+_CRITIC = QMLP((256, 256, 256), "gelu", 2, "after")
+_STUDENT = MLP((256, 256, 256), time_dim=0, activation="gelu", residual=False)
+_CHUNKS = Budget(num_envs=16, decisions=75, iterations=15, eval_every=5, eval_episodes=200)
 
 MEDIUM = Recipe(
     env=EnvRef("PointMaze_Medium-v3", {"continuing_task": False}),
@@ -25,8 +33,17 @@ MEDIUM = Recipe(
     ),
     bc=BC(grad_steps=5_000, batch=256),
     # Many small steps: with a reward this sparse it is the critic that decides how fast the policy learns.
-    algos={"dppo": DPPO(finetune_steps=5, clip=0.02, epochs=6, minibatch=2_400)},
+    algos={
+        "dppo": DPPO(finetune_steps=5, clip=0.02, epochs=6, minibatch=2_400),
+        # Success pays once: the entropy of a long episode must not be worth more than its end.
+        "dsrl-na": DSRL(warmup=1_200, utd=1.0, alpha=0.02, entropy_in_backup=False),
+        "fql": replace(METHODS["fql"], warmup=1_200, critic=_CRITIC, student=_STUDENT),
+        "residual": PolicyDecorator(
+            scale=0.3, gamma=0.995, alpha=0.02, entropy_in_backup=False, batch=256, warmup=5_000, explore_steps=20_000
+        ),
+    },
     budget=Budget(num_envs=64, decisions=75, iterations=50, eval_every=10, eval_episodes=200),
+    budgets={"dsrl-na": _CHUNKS, "fql": _CHUNKS, "residual": replace(_CHUNKS, decisions=600)},
     distill=Distill(fit=BC(grad_steps=5_000, batch=512, ema_decay=0.99)),
 )
 
