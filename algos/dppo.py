@@ -29,8 +29,8 @@ class DPPO(OnPolicy[ActorCriticState, "Pairs"]):
     A sample is a pair (decision, denoising step); `clip` is the range at the last denoising step.
     """
 
-    finetune_steps: int = 10
-    """K': denoising steps trained, counted from the action (Sec. 4.3)"""
+    finetune_steps: int | None = None
+    """K': denoising steps trained, counted from the action (Sec. 4.3); None: the official 10, or all of fewer"""
     explore: Stochastic = field(default_factory=Stochastic)
     gamma_denoise: float = 0.99
     """discount per denoising step: noisier steps get less credit"""
@@ -49,7 +49,8 @@ class DPPO(OnPolicy[ActorCriticState, "Pairs"]):
         Raises:
             UserError: unless 1 <= finetune_steps <= K.
         """
-        tuned = base.split(self.finetune_steps)
+        steps = base.config.sampler.steps
+        tuned = base.split(min(10, steps) if self.finetune_steps is None else self.finetune_steps)
         critic = self.critic.build(tuned.feature_dim).to(tuned.device, tuned.dtype)
         # The scale discounts with its own 0.99 whatever `gamma` is, as the official code does.
         return ActorCriticState.create(tuned, critic, self.actor_lr, self.critic_lr, RewardScale())
@@ -62,7 +63,7 @@ class DPPO(OnPolicy[ActorCriticState, "Pairs"]):
         policy = state.policy
         context = policy.encode(obs)
         noise = policy.noise(len(context.features), generator, steps=True)
-        chain = policy.sample(context, noise, start=self._start(policy), stochastic=self.explore)
+        chain = policy.sample(context, noise, start=policy.first_tuned, stochastic=self.explore)
         assert chain.log_prob is not None
         executed = policy.spec.n_action_steps
         action = policy.normalizer.denormalize(ACTION, chain.action)[:, :executed]
@@ -109,13 +110,10 @@ class DPPO(OnPolicy[ActorCriticState, "Pairs"]):
         """The mean, not the sum, over executed actions and their elements: the clip range is meant for that."""
         d, i, policy, latents = part.decision, part.i, state.policy, part.decisions.latents
         context = policy.context(part.decisions.features[d])
-        new = policy.log_prob(context, latents[d, i], latents[d, i + 1], self._start(policy) + i, self.explore)
+        new = policy.log_prob(context, latents[d, i], latents[d, i + 1], policy.first_tuned + i, self.explore)
         old = part.decisions.log_prob[d, i]
         new, old = (v.clamp(*self.log_prob_range) for v in (new[:, : old.shape[1]], old))
         return (new - old).mean((1, 2))
-
-    def _start(self, policy: Policy) -> int:
-        return policy.config.sampler.steps - self.finetune_steps
 
 
 @dataclass(frozen=True)

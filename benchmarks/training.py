@@ -68,7 +68,7 @@ def behaviour_cloning(limits: Limits, effort: Effort) -> Iterator[Row]:
 def dppo_iteration(limits: Limits, effort: Effort) -> Iterator[Row]:
     """Seconds of each part of an iteration, the least of several iterations, and of their sum."""
     algo = DPPO(minibatch=5_000 * effort.envs * effort.decisions // 2_000)
-    return _iteration("dppo", algo, make_policy(20), algo.finetune_steps, limits, effort)
+    return _iteration("dppo", algo, make_policy(20), 10, limits, effort)
 
 
 def reinflow_iteration(limits: Limits, effort: Effort) -> Iterator[Row]:

@@ -63,8 +63,9 @@ def conform(episodes: Episodes, spec: EnvSpec, task: Any = None) -> tuple[Episod
 
 def _relabelled(episodes: Episodes, spec: EnvSpec, task: Relabels, notes: list[str]) -> Episodes:
     """Observations and outcomes as the environment has them; episodes end where it would have ended them."""
-    if any(key not in episodes.final for key in episodes.obs_keys):
-        # As `Episodes.next_obs` has it. Leaving the action out instead would cost imitation the last movement.
+    unknown = any(key not in episodes.final for key in episodes.obs_keys)
+    if unknown:
+        # As `Episodes.next_obs` has it: for the outcome alone, no later observation is made up.
         episodes = replace(episodes, final={key: episodes.data[key][episodes.ends - 1] for key in episodes.obs_keys})
         notes.append("what an episode's last action led to is not recorded: taken to be what was seen before it")
     steps, count = episodes.num_steps, len(episodes)
@@ -75,7 +76,8 @@ def _relabelled(episodes: Episodes, spec: EnvSpec, task: Relabels, notes: list[s
     seen |= {OBS + name: told[name] for name in told if name in spec.obs}
     outcomes = {f"next.{name}": told[name][led_to] for name in told if name not in spec.obs}
     data = {**episodes.data, **{key: value[:steps] for key, value in seen.items()}, **outcomes}
-    return _cut(episodes, data, {key: value[led_to] for key, value in seen.items()}, notes)
+    whole = _cut(episodes, data, {key: value[led_to] for key, value in seen.items()}, notes)
+    return replace(whole, final={}) if unknown else whole
 
 
 def _cut(

@@ -130,9 +130,7 @@ class OffPolicyLearner(Learner):
                 f"a replay of {self.algo.replay} is too small for {len(demos)} recorded transitions: raise algo.replay"
             )
         if self.algo.demo_share == 0 and isinstance(self.replay, DiskReplay):
-            raise UserError(
-                "a replay on disk takes no recorded data: raise algo.demo_share or leave --disk-replay out"
-            )
+            raise UserError("a replay on disk takes no recorded data: raise algo.demo_share or leave --disk-replay out")
         if self.algo.demo_share > 0:
             self.demos = Replay(len(demos), self.timed.device)
         (self.replay if self.demos is None else self.demos).add(demos)

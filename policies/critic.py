@@ -15,25 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ..errors import UserError, at_least
+from ..errors import at_least
 from ..shapes import Float
 from .activation import Activation, activation
-from .network import trunk
+from .network import check_widths, trunk
 
 Aggregate = Literal["min", "mean", "min2"]
 """one value of E: the least (clipped double Q), the mean, or the least of two drawn at random (REDQ, RLPD)"""
 LayerNorm = Literal["none", "before", "after"]
 """where layers are normalised (Ba et al. 2016): nowhere, before the activation (DSRL, RLPD), after it (FQL)"""
-
-
-def check_widths(hidden: tuple[int, ...]) -> None:
-    """Refuse layers without a unit.
-
-    Raises:
-        UserError: naming them.
-    """
-    if min(hidden, default=1) < 1:
-        raise UserError(f"hidden widths must be at least 1, got {hidden}")
 
 
 @dataclass(frozen=True)

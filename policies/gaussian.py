@@ -19,8 +19,9 @@ from ..errors import UserError
 from ..shapes import Float
 from ..spec import PolicySpec
 from .activation import Activation, activation
-from .critic import LayerNorm, check_widths
+from .critic import LayerNorm
 from .module import ActorModule
+from .network import check_widths
 from .normalizer import Normalizer
 from .policy import ACTION
 from .sampler import LOG_2PI

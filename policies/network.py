@@ -58,8 +58,19 @@ class ResidualBlock(nn.Module):
         return x + self.l2(self.act(self.l1(self.act(x))))
 
 
+def check_widths(hidden: tuple[int, ...]) -> None:
+    """Refuse layers without a unit.
+
+    Raises:
+        UserError: naming them.
+    """
+    if min(hidden, default=1) < 1:
+        raise UserError(f"hidden widths must be at least 1, got {hidden}")
+
+
 def trunk(dims: tuple[int, ...], act: Activation, residual: bool) -> nn.Sequential:
     """A perceptron from dims[0] to dims[-1]: residual blocks, or plain layers with activations between."""
+    check_widths(dims[1:-1])
     if residual:
         if len(dims) % 2 == 0 or len(set(dims[1:-1])) != 1:
             raise UserError(f"a residual network needs an odd number of equal hidden widths, got {dims[1:-1]}")

@@ -303,7 +303,10 @@ class Policy(ActorModule):
         """
         steps = self.config.sampler.steps
         if not 1 <= finetune_steps <= steps:
-            raise UserError(f"finetune_steps {finetune_steps} must lie between 1 and the sampler's steps {steps}")
+            raise UserError(
+                f"finetune_steps {finetune_steps} must lie between 1 and the sampler's steps {steps}: change "
+                "algo.finetune_steps"
+            )
         tuned_from = float(self.transitions().t[steps - finetune_steps]) if finetune_steps < steps else 0.0
         if self.prefix is not None:
             raise UserError(

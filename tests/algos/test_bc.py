@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from noisepilot.algos.bc import BC, denoising_loss
 from noisepilot.algos.ema import average_of, update_average
 from noisepilot.errors import UserError

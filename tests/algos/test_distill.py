@@ -1,6 +1,7 @@
 """A one-step student: it becomes its teacher, pairing noise with action."""
 
 import torch
+
 from noisepilot.algos.bc import BC
 from noisepilot.algos.distill import Distill
 from noisepilot.policies import MLP, LinearPath, Sampler

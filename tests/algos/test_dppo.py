@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.algos import ppo
 from noisepilot.algos.audit import audit_ratio, audit_start
 from noisepilot.algos.dppo import DPPO

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from noisepilot.algos.dppo import DPPO
 
 from ..policies.test_modes import KINDS, two_modes

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.algos.dsrl import DSRL, DSRLSAC
 from noisepilot.algos.noise_env import NoiseEnv
 from noisepilot.algos.replay import Experience

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.algos.black_box import Exported, Remote
 from noisepilot.algos.noise_env import NoiseEnv
 from noisepilot.algos.residual import corrected

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from noisepilot.algos.dppo import DPPO, Pairs
 from noisepilot.algos.onpolicy import Decisions
 from noisepilot.algos.returns import Ends, RewardScale, gae

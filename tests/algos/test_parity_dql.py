@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.algos.dql import DQL
 from noisepilot.policies import MLP, PolicyConfig, Sampler
 from noisepilot.policies.critic import QMLP

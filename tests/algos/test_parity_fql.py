@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.algos.dql import DQL
 from noisepilot.policies import MLP, LinearPath, PolicyConfig, Sampler
 from noisepilot.policies.best_of import propose

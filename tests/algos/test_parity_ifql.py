@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.algos.idql import IDQL
 from noisepilot.policies import MLP, LinearPath, PolicyConfig, Sampler
 from noisepilot.policies.best_of import BestOf, BestOfConfig

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.algos.onpolicy import Decisions
 from noisepilot.algos.reinflow import Chains, NoiseMLP, ReinFlow, chain_entropy, whole_chain
 from noisepilot.policies import (

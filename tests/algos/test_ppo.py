@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from noisepilot.algos import ppo
 from noisepilot.algos.ppo import (
     clipped_surrogate,

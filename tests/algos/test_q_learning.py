@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import pytest
 import torch
+
 from noisepilot.algos import dql, idql
 from noisepilot.algos.bc import BC
 from noisepilot.algos.dql import DQL

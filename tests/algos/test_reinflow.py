@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.algos import ppo
 from noisepilot.algos.audit import TOLERANCE
 from noisepilot.algos.reinflow import NoiseMLP, ReinFlow, whole_chain

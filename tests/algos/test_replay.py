@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from noisepilot.algos import disk_replay
 from noisepilot.algos.disk_replay import DiskReplay
 from noisepilot.algos.replay import Experience, Replay, columns, join, mixed

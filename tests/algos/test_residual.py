@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.algos.audit import audit_start
 from noisepilot.algos.black_box import Remote
 from noisepilot.algos.residual import PolicyDecorator, ResidualQ, ResiP, Rows

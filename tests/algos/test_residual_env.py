@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.algos.residual_env import ResidualEnv
 from noisepilot.envs.history import History
 from noisepilot.envs.seeds import noise_generator

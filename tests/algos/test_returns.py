@@ -8,8 +8,9 @@ import torch
 from gymnasium.spaces import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noisepilot.algos.returns import Ends, RewardScale, Timeout, gae
 from stable_baselines3.common.buffers import RolloutBuffer
+
+from noisepilot.algos.returns import Ends, RewardScale, Timeout, gae
 
 
 def column(*values):

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.algos.offpolicy import OffPolicy
 from noisepilot.algos.replay import Experience, Replay
 from noisepilot.algos.sac import SAC

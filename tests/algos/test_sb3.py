@@ -5,6 +5,7 @@ import builtins
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.algos.noise_env import NoiseEnv
 from noisepilot.algos.residual_env import ResidualEnv
 from noisepilot.algos.sb3 import sb3_env

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from noisepilot.algos.replay import Experience
 from noisepilot.algos.td import chunk_return, expectile_loss, td_loss
 from noisepilot.policies.critic import aggregate

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
 from noisepilot.algos.dppo import DPPO
 from noisepilot.algos.returns import Ends
 from noisepilot.algos.rollout import Rollout, RolloutBuffer
 from noisepilot.algos.state import ActorCriticState
 from noisepilot.policies import CriticMLP
-from torch import Tensor
 
 from ..policies.toys import generator, observe
 

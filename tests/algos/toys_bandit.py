@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from noisepilot.algos.replay import Experience, Replay
 from noisepilot.envs.core import Step
 from noisepilot.envs.episodes import Episodes, Outcome, check_seeds

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from noisepilot.algos.replay import Experience
 from noisepilot.policies import Policy, PolicyConfig
 from noisepilot.policies.objective import Matching
 from noisepilot.spec import ArraySpec, EnvSpec
-from torch import Tensor, nn
 
 from ..policies.parity import Fixture
 

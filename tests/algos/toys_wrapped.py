@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from noisepilot.envs.core import Step
 from noisepilot.envs.episodes import Episodes, Outcome, check_seeds
 from noisepilot.envs.vector import TensorEnv

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from noisepilot.benchmarks import suite
 from noisepilot.benchmarks.limits import Limits
 from noisepilot.benchmarks.peers import DiffusersLoop

@@ -1,6 +1,7 @@
 """Small sets of known content."""
 
 import numpy as np
+
 from noisepilot.datasets.episodes import Episodes
 
 

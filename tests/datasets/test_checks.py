@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from noisepilot.config import to_dict
 from noisepilot.datasets.checks import check
 from noisepilot.datasets.episodes import Episodes

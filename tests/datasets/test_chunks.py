@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from noisepilot.datasets.chunks import Chunks
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.datasets.readers import load

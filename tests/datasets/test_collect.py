@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.datasets.checks import check
 from noisepilot.datasets.readers import load
 from noisepilot.envs.seeds import train_seeds

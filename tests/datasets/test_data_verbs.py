@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError

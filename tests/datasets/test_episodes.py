@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from noisepilot.config import to_dict
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.datasets.readers import load

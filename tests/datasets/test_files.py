@@ -2,6 +2,7 @@ import errno
 import os
 
 import pytest
+
 from noisepilot.errors import UserError
 from noisepilot.files import append_line, atomic_folder, atomic_write
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from noisepilot.datasets.checks import check
 from noisepilot.datasets.mix import first_steps, join
 from noisepilot.datasets.readers import load

@@ -4,6 +4,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+
 from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import zarr
+
 from noisepilot.datasets import zarr_layout as layout
 from noisepilot.datasets.readers import load
 from noisepilot.datasets.writer import EpisodeWriter

@@ -1,6 +1,7 @@
 """A point on a plane behind the numpy protocol of environments, and actors for it."""
 
 import numpy as np
+
 from noisepilot.envs.core import Step
 from noisepilot.spec import ArraySpec, EnvSpec, PolicySpec
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.deploy import parity
 from noisepilot.deploy.export import export
 from noisepilot.deploy.runtime import Policy as Exported

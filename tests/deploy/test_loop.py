@@ -3,6 +3,7 @@
 import gc
 
 import pytest
+
 from noisepilot.deploy.runtime import PolicyError, run_loop
 from noisepilot.deploy.runtime.pace import Pace
 

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import noisepilot.deploy.runtime as runtime
 import pytest
+
+import noisepilot.deploy.runtime as runtime
 from noisepilot.deploy.export import export
 
 from .toys import make_policy

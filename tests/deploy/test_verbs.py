@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from noisepilot.deploy.runtime import Policy
 from noisepilot.errors import UserError
 from noisepilot.experiments.deploy_verbs import export, latency_line, run
@@ -52,6 +53,7 @@ def test_export_of_a_run_takes_its_newest_checkpoint(folder, exported):
 
 def test_export_with_recorded_observations(folder, tmp_path, capsys):
     import numpy as np
+
     from noisepilot.datasets.writer import EpisodeWriter
 
     rng = np.random.default_rng(0)

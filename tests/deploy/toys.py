@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+
 from noisepilot.deploy.runtime import Policy as Exported
 from noisepilot.policies import (
     MLP,

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.envs import Core, list_envs, make, make_core
 from noisepilot.envs.keywords import KINDS
 from noisepilot.envs.registry import TABLE, find

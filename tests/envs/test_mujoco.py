@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from noisepilot.envs import make_core
 from noisepilot.envs.registry import TABLE, Entry
 from noisepilot.errors import UserError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from noisepilot.envs import make_core
 from noisepilot.envs.maze import MAPS, Maze, named_map
 from noisepilot.envs.waypoint import WaypointController, maze_of

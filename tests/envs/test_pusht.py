@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from noisepilot.datasets.conform import conform
 from noisepilot.datasets.readers import load
 from noisepilot.envs import make_core

@@ -12,6 +12,7 @@ import time
 import gymnasium as gym
 import numpy as np
 import pytest
+
 from noisepilot.envs import make_core
 from noisepilot.envs.wire import Message, receive, send
 from noisepilot.errors import UserError

@@ -21,6 +21,7 @@ from pathlib import Path
 # Imported once, so that no child has to: the verbs' modules, and what they import late.
 import rich.live  # noqa: F401
 import torch._dynamo  # noqa: F401
+
 from noisepilot.envs import classic, locomotion, mujoco_core, native, remote  # noqa: F401
 from noisepilot.experiments import checkpoint, evaluate, finetune, offpolicy, pretrain  # noqa: F401
 from noisepilot.experiments.cli import main

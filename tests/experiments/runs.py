@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import split
 
 import numpy as np
+
 from noisepilot.experiments.cli import main
 
 KILLING = Path(__file__).with_name("killing.py")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from noisepilot.deploy.runtime import Policy, PolicyError
 from noisepilot.envs import make_core
 from noisepilot.envs.vector import TensorEnv

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from noisepilot.algos.dppo import DPPO
 from noisepilot.algos.sac import SAC
 from noisepilot.errors import UserError

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from importlib import import_module
 
-import noisepilot
 import pytest
+
+import noisepilot
 from noisepilot.errors import UserError
 from noisepilot.experiments import cli
 from noisepilot.experiments.cli import VERBS, main, take_option, take_positional

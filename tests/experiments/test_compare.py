@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+
 from noisepilot.errors import UserError
 from noisepilot.experiments.compare import compare
 from noisepilot.experiments.evaluate import evaluate

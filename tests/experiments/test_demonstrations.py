@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.errors import UserError
 from noisepilot.experiments.demonstrations import demonstrations
 from noisepilot.spec import EnvSpec

@@ -1,6 +1,7 @@
 """Distillation: the one-step student, from an environment and from data."""
 
 import pytest
+
 from noisepilot.experiments.cli import main
 from noisepilot.experiments.run_folder import RunFolder
 from noisepilot.policies import load_policy

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from noisepilot.experiments import doctor
 from noisepilot.experiments.doctor import Finding
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from noisepilot.experiments.cli import main
 from noisepilot.experiments.run_folder import RunFolder
 

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.envs.core import Step
 from noisepilot.envs.history import History
 from noisepilot.envs.seeds import noise_generator

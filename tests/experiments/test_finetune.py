@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from noisepilot.envs import list_envs, make_core
 from noisepilot.envs.registry import TABLE
 from noisepilot.experiments.cli import main

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from noisepilot.experiments.cli import main
 from noisepilot.policies import load_policy
 

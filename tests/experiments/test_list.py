@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from noisepilot.errors import UserError
 from noisepilot.experiments import list_verb
 from noisepilot.experiments.list_verb import list_all

@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+
 from noisepilot.errors import UserError
 from noisepilot.experiments import loggers
 from noisepilot.experiments.run_folder import RunFolder

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.algos.onpolicy import OnPolicy
 from noisepilot.envs import make_core
 from noisepilot.experiments.cli import main

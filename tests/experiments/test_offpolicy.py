@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.algos import replay
 from noisepilot.algos.sac import SAC
 from noisepilot.envs import make

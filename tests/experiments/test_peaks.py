@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from noisepilot.experiments.evaluate import evaluate
 from noisepilot.experiments.ledger import Ledger
 

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.errors import UserError
 from noisepilot.experiments import drawings
 from noisepilot.experiments.evaluate import evaluate

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.datasets.readers import load
 from noisepilot.experiments.cli import main
 from noisepilot.experiments.env_ref import EnvRef

@@ -2,9 +2,10 @@ import io
 import re
 
 import pytest
+from rich.console import Console
+
 from noisepilot.experiments import progress as module
 from noisepilot.experiments.progress import Progress, duration, sparkline
-from rich.console import Console
 
 METRICS = {
     "env_steps": 1000,

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+
 from noisepilot.errors import UserError
 from noisepilot.experiments import curves, pictures, plots, report, standings
 from noisepilot.experiments.evaluate import evaluate

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from noisepilot import files
 from noisepilot.experiments.cli import main
 

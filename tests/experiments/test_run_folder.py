@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+
 from noisepilot import config as config_module
 from noisepilot.errors import UserError
 from noisepilot.experiments.evaluate import evaluate

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from noisepilot.errors import UserError
 from noisepilot.experiments import statistics as st
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from noisepilot.datasets import d4rl
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.errors import UserError

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from noisepilot.algos.dsrl import DSRL, DSRLSAC
 from noisepilot.algos.residual import PolicyDecorator, ResiP
 from noisepilot.experiments.offpolicy import OffPolicyLearner

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from noisepilot.envs.core import Step
 from noisepilot.spec import ArraySpec, EnvSpec, PolicySpec
 

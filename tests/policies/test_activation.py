@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import gelu, mish
+
 from noisepilot.policies import activation as module
 from noisepilot.policies.activation import GELU, Mish, activation
-from torch.nn.functional import gelu, mish
 
 FAR = [0.0, -0.0, 19.99, 20.01, 40.0, -40.0, 1e3, -1e3, 1e30, -1e30]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from noisepilot.algos.audit import audit_ratio
 from noisepilot.errors import UserError
 from noisepilot.policies import Chain, LinearPath, Policy, Sampler, Stochastic

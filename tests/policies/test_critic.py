@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from noisepilot.errors import UserError
 from noisepilot.policies.critic import QMLP
-from torch import nn
 
 from .toys import generator, jolt
 

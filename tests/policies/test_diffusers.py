@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+
 from noisepilot.policies import CosinePath, Sampler, Transitions
 from noisepilot.policies.sampler import denoise
 

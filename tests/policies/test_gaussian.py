@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+
 from noisepilot.config import from_dict, to_dict
 from noisepilot.errors import UserError
 from noisepilot.policies.actor import Actor
 from noisepilot.policies.gaussian import GaussianConfig, GaussianMLP
 from noisepilot.spec import ArraySpec, PolicySpec
-from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from .toys import generator
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from noisepilot.policies import CosinePath, Stochastic
 
 from .toys import KINDS, generator, jolt, observe, tiny

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from noisepilot.policies.matmul import use_fast_matmul
 
 

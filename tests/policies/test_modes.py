@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from noisepilot.algos.bc import BC
 from noisepilot.policies import MLP, CosinePath, LinearPath, Policy, PolicyConfig, Sampler
 

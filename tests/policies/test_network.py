@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from noisepilot.errors import UserError
 from noisepilot.policies import MLP, CriticMLP
 from noisepilot.policies.network import TimeEmbedding

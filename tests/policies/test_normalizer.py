@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from noisepilot.errors import UserError
 from noisepilot.policies import Normalizer
 from noisepilot.spec import ArraySpec

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.algos.bc import BC
 from noisepilot.errors import UserError
 from noisepilot.policies import (

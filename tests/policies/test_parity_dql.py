@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from noisepilot.policies import MLP, PolicyConfig, Sampler, Transitions
 from noisepilot.policies.critic import QMLP
 from noisepilot.policies.path import VPPath

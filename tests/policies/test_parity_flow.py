@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from noisepilot.policies import Sampler, TimeDraw
 
 from ..algos.test_parity_reinflow import close, policy_of

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from noisepilot.policies.normal import NormalMLP, ValueMLP
 
 from .parity import Fixture

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+
 from noisepilot.errors import UserError
 from noisepilot.policies import Policy, PolicyConfig, load_policy, save_policy
 from noisepilot.spec import ArraySpec

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from noisepilot.errors import UserError
 from noisepilot.policies import CosinePath, LinearPath, Sampler, Transitions
 from noisepilot.policies.sampler import denoise

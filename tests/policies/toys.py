@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+
 from noisepilot.policies import MLP, CosinePath, LinearPath, Policy, PolicyConfig, Sampler
 from noisepilot.spec import ArraySpec
 
