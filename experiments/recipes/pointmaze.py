@@ -8,10 +8,11 @@ from ...algos.bc import BC
 from ...algos.distill import Distill
 from ...algos.dppo import DPPO
 from ...algos.dql import METHODS
-from ...algos.dsrl import DSRL
+from ...algos.dsrl import DSRL, DSRLSAC
 from ...algos.residual import PolicyDecorator
 from ...policies.critic import QMLP
 from ...policies.network import MLP
+from ...policies.noise_space import NoiseSpace
 from ...policies.path import CosinePath
 from ...policies.policy import PolicyConfig
 from ...policies.sampler import Sampler
@@ -37,13 +38,16 @@ MEDIUM = Recipe(
         "dppo": DPPO(finetune_steps=5, clip=0.02, epochs=6, minibatch=2_400),
         # Success pays once: the entropy of a long episode must not be worth more than its end.
         "dsrl-na": DSRL(warmup=1_200, utd=1.0, alpha=0.02, entropy_in_backup=False),
+        "dsrl-sac": DSRLSAC(
+            warmup=1_200, utd=1.0, alpha=0.01, learn_alpha=False, entropy_in_backup=False, space=NoiseSpace(bound=1.0)
+        ),
         "fql": replace(METHODS["fql"], warmup=1_200, critic=_CRITIC, student=_STUDENT),
         "residual": PolicyDecorator(
             scale=0.3, gamma=0.995, alpha=0.02, entropy_in_backup=False, batch=256, warmup=5_000, explore_steps=20_000
         ),
     },
     budget=Budget(num_envs=64, decisions=75, iterations=50, eval_every=10, eval_episodes=200),
-    budgets={"dsrl-na": _CHUNKS, "fql": _CHUNKS, "residual": replace(_CHUNKS, decisions=600)},
+    budgets={"dsrl-na": _CHUNKS, "dsrl-sac": _CHUNKS, "fql": _CHUNKS, "residual": replace(_CHUNKS, decisions=600)},
     distill=Distill(fit=BC(grad_steps=5_000, batch=512, ema_decay=0.99)),
 )
 
