@@ -151,7 +151,7 @@ def test_words():
         ({"budget": "wall=-1"}, "--budget wall=-1 must be env_steps=N or wall=SECONDS"),
         ({"budget": "env_steps=20"}, "too small for dppo: 5 iterations take 80"),
         ({"algos": "dppo,sac", "budget": "env_steps=160"}, "nothing would be learned: lower algo.warmup"),
-        ({"algos": "dppo,dppo-official"}, "dppo-official cannot start from"),
+        ({"algos": "dppo,ofql"}, "ofql cannot start from"),
     ],
 )
 def test_refusals_before_training(tmp_path, base, options, words):
