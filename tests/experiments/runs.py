@@ -20,9 +20,9 @@ EVAL = split("--budget.eval-every 2 --budget.eval-episodes 2")
 FINETUNE = [*DPPO, *SIZE, *EVAL]
 SMALL_SAC = split("--algo.actor.hidden 16 16 --algo.critic.hidden 16 16 --algo.batch 16 --algo.warmup 20")
 WRAPPED = split("--budget.num-envs 4 --budget.decisions 6 --budget.iterations 4 --budget.eval-every 2")
-DSRL = ["--algo", "dsrl-sac", *SMALL_SAC, *WRAPPED, "--budget.eval-episodes", "2"]
+DSRL = ["--algo", "dsrl-sac", "--checkpoint-every", "1", *SMALL_SAC, *WRAPPED, "--budget.eval-episodes", "2"]
 RESIP = ["--algo", "resip", *split("--algo.minibatch 8 --algo.epochs 2"), *WRAPPED, "--budget.eval-episodes", "2"]
-SAC = ["--algo", "sac", *SMALL_SAC, *split("--algo.utd 0.3 --algo.train-every 3"), *SIZE, *EVAL]
+SAC = ["--algo", "sac", *SMALL_SAC, *split("--algo.utd 0.3 --algo.train-every 3 --checkpoint-every 1"), *SIZE, *EVAL]
 
 
 def write_data(path, *, obs=11, action=3, lengths=(12,) * 10, limit=1.0, change=None, seed=0):

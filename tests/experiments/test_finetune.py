@@ -1,11 +1,12 @@
 """Fine-tuning: what a run writes, and every recipe's algorithms for one small iteration."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from noisepilot.algos.onpolicy import OnPolicy
 from noisepilot.envs import list_envs, make_core
 from noisepilot.envs.registry import TABLE
 from noisepilot.experiments.cli import main
@@ -63,6 +64,9 @@ def fresh_policy(recipe, folder: Path) -> str:
     return str(save_policy(policy, folder))
 
 
+SHORT_LEARNING = {"warmup": 1, "batch": 8, "utd": 1.0, "train_every": 1, "act_after": 0}
+
+
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_every_recipe(name, tmp_path):
     recipe = get_recipe(name)
@@ -76,6 +80,10 @@ def test_every_recipe(name, tmp_path):
     env = EnvRef(recipe.env.id, {**recipe.env.kwargs, **SHORT})
     for algo in recipe.algos:
         budget = replace(TINY, reset_each_iteration=recipe.budget.reset_each_iteration)
-        run = finetune(Finetune(policy, str(tmp_path / algo), env, recipe.algo(algo), budget))
+        settings = recipe.algo(algo)
+        if not isinstance(settings, OnPolicy):
+            known = {f.name for f in fields(settings)}
+            settings = replace(settings, **{k: v for k, v in SHORT_LEARNING.items() if k in known})
+        run = finetune(Finetune(policy, str(tmp_path / algo), env, settings, budget))
         assert metrics(run.path)[-1]["iteration"] == 1
         assert run.latest_checkpoint() is not None
