@@ -46,8 +46,12 @@ class NoiseEnv(FrozenBase):
         action = ArraySpec((size,), low=tuple(-b for b in limit), high=limit, unit="standard deviations")
         super().__init__(env, base, replace(env.spec, action=action))
         self.space = space
-        self.last_chunk: Float[Tensor, "N n A"] | None = None
-        """what the latest action made the base do, normalised"""
+        self._executed: Float[Tensor, "N n A"] | None = None
+
+    @property
+    def last_chunk(self) -> Float[Tensor, "N n A"] | None:
+        """What the latest action made the base do, normalised; None before the first."""
+        return None if self._executed is None else self.base.normalizer.normalize(ACTION, self._executed)
 
     def reset(
         self, seeds: Sequence[int], slots: Sequence[int] | None = None, state: State | None = None
@@ -68,7 +72,7 @@ class NoiseEnv(FrozenBase):
         with torch.no_grad():
             chunk = self.base.act(self.history.obs, self.space.expand(w, self.horizon))
         chunk = chunk[:, : self.base.spec.n_action_steps]
-        self.last_chunk = self.base.normalizer.normalize(ACTION, chunk)
+        self._executed = chunk
         step = self.env.step(chunk)
         self.history.push_chunk(step)
         return step
