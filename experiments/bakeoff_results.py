@@ -45,9 +45,18 @@ class Result:
         return [run.metrics() for run in self.runs]
 
     @cached_property
+    def evaluated(self) -> list[list[dict[str, Any]]]:
+        """Those lines that hold an evaluation."""
+        return [[row for row in rows if row.get("eval/mean_reward") is not None] for rows in self.rows]
+
+    @cached_property
     def evaluations(self) -> list[list[Ledger]]:
-        """Ledgers in the order of training, run by run."""
-        return [[ledger for name, ledger in run.ledgers().items() if name.isdecimal()] for run in self.runs]
+        """Their ledgers, by name: a run that was killed may have left one of a later moment."""
+        known = [run.ledgers() for run in self.runs]
+        return [
+            [ledgers[f"{row['env_steps']:09d}"] for row in rows]
+            for rows, ledgers in zip(self.evaluated, known, strict=True)
+        ]
 
     @property
     def final(self) -> tuple[Ledger, ...]:
@@ -67,13 +76,14 @@ class Result:
     @cached_property
     def curve(self) -> list[Point]:
         """Where every run has been evaluated."""
-        evaluated = [[row for row in rows if row.get("eval/mean_reward") is not None] for rows in self.rows]
         return [
             Point(
                 {axis: float(np.mean([row[axis] for row in rows])) for axis in AXES},
                 _interval(ledgers),
             )
-            for rows, ledgers in zip(zip(*evaluated, strict=False), zip(*self.evaluations, strict=False), strict=False)
+            for rows, ledgers in zip(
+                zip(*self.evaluated, strict=False), zip(*self.evaluations, strict=False), strict=True
+            )
         ]
 
 
