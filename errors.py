@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -32,6 +33,17 @@ def fractions(settings: object, *names: str) -> None:
         value = getattr(settings, name)
         if not 0 <= value <= 1:
             raise UserError(f"{name} {value:g} must lie between 0 and 1")
+
+
+def positive(settings: object, *names: str) -> None:
+    """Refuse settings whose named fields are not finite numbers above 0.
+
+    Raises:
+        UserError: naming the first such field.
+    """
+    for name in names:
+        if not 0 < getattr(settings, name) < math.inf:
+            raise UserError(f"{name} must be positive, got {getattr(settings, name):g}")
 
 
 def positive_or_none(settings: object, *names: str) -> None:

@@ -140,7 +140,7 @@ class DQL(QLearning):
         context = policy.encode(batch.next_obs)
         q = evaluate(state.target, context, propose(policy, context, noise))
         value = aggregate(q.amax(2), self.target_q) if self.max_per_critic else aggregate(q, self.target_q).amax(1)
-        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step)
+        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step, self.reward_scale)
         return reward + discount * value
 
     def _following(self, state: QState) -> Policy:

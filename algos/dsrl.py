@@ -202,7 +202,7 @@ class DSRL(DSRLSAC):
         value = aggregate(state.target(following, executed[0]), self.aggregate, generator)
         if self.entropy_in_backup:
             value = value - state.temperature.log_alpha.exp() * log_prob
-        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step)
+        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step, self.reward_scale)
         return torch.addcmul(reward, discount, value), executed[-1]
 
     def executed(

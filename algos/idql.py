@@ -90,7 +90,7 @@ class IDQL(QLearning):
         """Q follows the reward and the value of the next observation (IQL, Eq. 6)."""
         assert state.value is not None
         features = state.policy.encode(batch.obs).features
-        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step)
+        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step, self.reward_scale)
         with torch.no_grad():
             target = reward + discount * state.value(state.policy.encode(batch.next_obs).features)[0]
         return td_loss(state.critic(features, batch.action.to(features.dtype)), target)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..envs.vector import VectorEnv
-from ..errors import UserError, at_least, fractions, positive_or_none
+from ..errors import UserError, at_least, fractions, positive, positive_or_none
 from ..policies.best_of import BestOf, BestOfConfig
 from ..policies.critic import QMLP, QEnsemble
 from ..policies.policy import ACTION, Policy
@@ -47,6 +47,8 @@ class QLearning:
     gamma: float = 0.99
     gamma_per_step: bool = True
     """discount per environment step inside a chunk (Q-chunking); False: per decision. The same for chunks of one"""
+    reward_scale: float = 1.0
+    """of the rewards that critics learn from: one that brings returns to about 10 is learned soonest"""
     tau: float = 0.005
     """share of the critic that its target takes up per gradient step"""
     candidates: int = 1
@@ -70,6 +72,7 @@ class QLearning:
         at_least(1, self, "batch", "candidates", "train_every", "ema_every")
         at_least(0, self, "lr", "critic_lr", "explore_std", "act_after")
         fractions(self, "gamma", "tau", "ema_decay")
+        positive(self, "reward_scale")
         positive_or_none(self, "max_grad_norm")
 
     def wrap(self, base: Any, env: VectorEnv, generator: torch.Generator) -> VectorEnv:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..envs.vector import VectorEnv
-from ..errors import UserError, at_least, fractions, positive_or_none
+from ..errors import UserError, at_least, fractions, positive, positive_or_none
 from ..policies.actor import Actor
 from ..policies.critic import QMLP, Aggregate, aggregate
 from ..policies.gaussian import GaussianConfig, GaussianMLP
@@ -82,6 +82,8 @@ class SAC:
     gamma: float = 0.99
     gamma_per_step: bool = False
     """`gamma` discounts environment steps; otherwise decisions"""
+    reward_scale: float = 1.0
+    """of the rewards that critics learn from: one that brings returns to about 10 is learned soonest"""
     tau: float = 0.005
     """share of the critics that enters their targets at every step"""
     actor_lr: float = 3e-4
@@ -116,6 +118,7 @@ class SAC:
         at_least(1, self, "batch", "replay", "train_every", "n_action_steps", "n_obs_steps")
         at_least(0, self, "actor_lr", "critic_lr", "alpha_lr", "alpha_floor")
         fractions(self, "gamma", "tau")
+        positive(self, "reward_scale")
         positive_or_none(self, "grad_clip")
         if not self.alpha > 0:
             raise UserError(
@@ -193,7 +196,7 @@ class SAC:
         features, following = state.actor.features(batch.obs), state.actor.features(batch.next_obs)
         size = len(batch), batch.action[0].numel()
         eps = torch.randn(2, *size, generator=generator, device=features.device)
-        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step)
+        reward, discount = chunk_return(batch, self.gamma, self.gamma_per_step, self.reward_scale)
         target = torch.addcmul(reward, discount, self.next_value(state, following, eps[0], generator))
         metrics = self.critic_step(state, features, batch.action, target)
         metrics |= self.actor_step(state, features, eps[1], state.q, generator)

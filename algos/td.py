@@ -9,7 +9,9 @@ from ..shapes import Float
 from .replay import Experience
 
 
-def chunk_return(batch: Experience, gamma: float, per_step: bool) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+def chunk_return(
+    batch: Experience, gamma: float, per_step: bool, scale: float = 1.0
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Reward of each decision and the discount of what follows it, 0 after a termination.
 
     Args:
@@ -17,12 +19,13 @@ def chunk_return(batch: Experience, gamma: float, per_step: bool) -> tuple[Float
         gamma: discount per decision, or per environment step.
         per_step: False: sum_i r_i and gamma (DSRL, Diffusion-QL). True: sum_i gamma^i r_i and gamma^length, the
             backup of Q-chunking (Li et al. 2025, Eq. 7).
+        scale: of the rewards.
     """
     going_on = (~batch.terminated).to(batch.reward.dtype)
     if not per_step:
-        return batch.reward.sum(1), gamma * going_on
+        return scale * batch.reward.sum(1), gamma * going_on
     powers = gamma ** torch.arange(batch.reward.shape[1], device=batch.reward.device, dtype=batch.reward.dtype)
-    return batch.reward @ powers, gamma ** batch.length.to(batch.reward.dtype) * going_on
+    return scale * (batch.reward @ powers), gamma ** batch.length.to(batch.reward.dtype) * going_on
 
 
 def td_loss(q: Float[Tensor, "E B"], target: Float[Tensor, "*E B"]) -> Float[Tensor, ""]:

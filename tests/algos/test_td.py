@@ -32,6 +32,14 @@ def test_per_step():
     assert discount.tolist() == [0.125, 0.5, 0.0]  # truncation bootstraps after its one step, termination does not
 
 
+@pytest.mark.parametrize("per_step", [False, True])
+def test_the_scale_is_of_rewards_alone(per_step):
+    plain, discount = chunk_return(BATCH, 0.5, per_step)
+    scaled, same = chunk_return(BATCH, 0.5, per_step, 0.1)
+    assert torch.allclose(scaled, 0.1 * plain)
+    assert torch.equal(same, discount)
+
+
 def test_one_step_is_the_same_either_way():
     single = BATCH.map(lambda v: v[:, :1] if v.dim() > 1 else v)
     single = Experience(**{**vars(single), "length": torch.ones(3, dtype=torch.long)})

@@ -215,6 +215,7 @@ def test_a_policy_without_a_normaliser(refused):
         ("finetune hopper --algo sac --policy base --out run --algo.demo-share 2", "demo_share 2 must lie between"),
         ("finetune hopper --algo sac --policy base --out run --algo.utd nan", "utd must be positive, got nan"),
         ("finetune hopper --algo sac --policy base --out run --algo.utd 1e-9", "utd 1e-09 makes no gradient step"),
+        ("finetune hopper --algo sac --policy base --out run --algo.reward-scale 0", "reward_scale must be positive"),
         ("finetune hopper --algo sac --policy base --out run --algo.tau 5", "tau 5 must lie between 0 and 1"),
         (
             "finetune hopper --algo sac --policy base --out run --algo.actor-lr -1",
