@@ -6,7 +6,7 @@ Shapes leave out batch and time: a state of eleven numbers has shape (11,).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .errors import UserError, unknown
@@ -69,6 +69,10 @@ class ArraySpec:
         return ", ".join(
             f"{name} {ours} != {theirs}" for name, ours, theirs in pairs if ours and theirs and ours != theirs
         )
+
+    def filled(self, other: ArraySpec) -> ArraySpec:
+        """With the unit and convention of another where this one has none."""
+        return replace(self, unit=self.unit or other.unit, convention=self.convention.filled(other.convention))
 
     @property
     def dim(self) -> int:
@@ -143,6 +147,10 @@ class PolicySpec:
                 made_for = f" (made for {self.env})" if self.env else ""
                 raise UserError(f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}")
         require_agreement("policy", self.obs, self.action, f"environment {env.id}", env.obs, env.action)
+
+    def check_data(self, obs: Mapping[str, ArraySpec], action: ArraySpec, source: str) -> None:
+        """Refuse a dataset whose numbers mean something else than the policy's; shapes are checked on use."""
+        require_agreement("policy", self.obs, self.action, source, obs, action)
 
 
 def require_agreement(
