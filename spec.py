@@ -45,6 +45,25 @@ class Convention:
             if value and value not in known:
                 raise unknown(name, value, known)
 
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Convention:
+        """A convention from plain JSON values, as users and exported files write it.
+
+        Raises:
+            UserError: for a field that does not exist, or a value of another type.
+        """
+        known = {f.name: f.default for f in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, value in facts.items():
+            if name not in known:
+                raise unknown("convention of actions", name, known)
+            listed = isinstance(value, (list, tuple)) and all(type(item) is int and item >= 0 for item in value)
+            if not (listed if known[name] == () else isinstance(value, str)):
+                kind = "a list of indices" if known[name] == () else "a word"
+                raise UserError(f"the convention '{name}' must be {kind}, got {value!r}")
+            values[name] = tuple(value) if known[name] == () else value
+        return cls(**values)
+
     def filled(self, other: Convention) -> Convention:
         """What this one leaves empty, taken from another."""
         return Convention(**{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(self)})

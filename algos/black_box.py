@@ -120,8 +120,8 @@ class Exported(Remote):
 
 def _array(facts: Mapping[str, Any], shape: Any) -> ArraySpec:
     low, high = (None if facts[key] is None else tuple(facts[key]) for key in ("low", "high"))
-    said = {key: tuple(v) if isinstance(v, list) else v for key, v in facts.get("convention", {}).items()}
-    return ArraySpec(tuple(shape), tuple(facts["names"]), low, high, facts["unit"], Convention(**said))
+    said = Convention.from_json(facts.get("convention", {}))
+    return ArraySpec(tuple(shape), tuple(facts["names"]), low, high, facts["unit"], said)
 
 
 def _from_limits(spec: PolicySpec) -> Normalizer:

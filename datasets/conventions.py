@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import from_dict, to_dict
 from ..errors import UserError, unknown
-from ..spec import CONVENTIONS, NORMALISED, ROTATIONS, ArraySpec, Convention
+from ..spec import NORMALISED, ROTATIONS, ArraySpec, Convention
 from .rotations import convert
 from .source import Recorded, Source
 
@@ -48,13 +48,7 @@ def declared(source: Source, facts: Mapping[str, Any]) -> Source:
     """
     if not facts:
         return source
-    for name in facts:
-        if name not in (known := [f.name for f in CONVENTIONS]):
-            raise unknown("convention of actions", name, known)
-    try:
-        given = Convention(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
-    except TypeError as error:
-        raise UserError(f"the convention of actions is not valid: {error}") from None
+    given = Convention.from_json(facts)
     recorded = _action_spec(source)
     stated = replace(recorded, convention=given.filled(recorded.convention))
     if difference := recorded.disagreement(stated):

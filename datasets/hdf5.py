@@ -60,9 +60,7 @@ def child(group: Any, name: str) -> Any:
         if not isinstance(group, h5py.Group) or part not in group.keys():  # noqa: SIM118  `in group` follows links
             return None
         if isinstance(group.get(part, getlink=True), h5py.ExternalLink):
-            raise UserError(
-                f"'{group.name.rstrip('/')}/{part}' is a link to another file: only data of its own is read"
-            )
+            raise UserError(f"'{part}' is a link to another file: only data of its own is read")
         group = group[part]
     return group
 

@@ -142,9 +142,9 @@ def _datasets(node: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
     import h5py
 
     if isinstance(node, h5py.Group):
-        for key in node:
-            below = child(node, key)
-            key = key.removeprefix("_index_")
+        for name_there in map(str, node):
+            below = child(node, name_there)
+            key = name_there.removeprefix("_index_")
             yield from _datasets(below, f"{name}.{key}" if name else key)
     elif h5py.check_string_dtype(node.dtype):
         return

@@ -122,5 +122,5 @@ def _masked(file: Any, mask: str) -> set[str]:
     known = in_order(group) if isinstance(group, h5py.Group) else []
     if mask not in known:
         raise unknown("mask", mask, known) if known else UserError(f"no mask '{mask}': the file has no masks")
-    names = group[mask][()]  # pyright: ignore[reportOptionalSubscript]
-    return {name.decode() if isinstance(name, bytes) else str(name) for name in np.asarray(names).reshape(-1)}
+    names = np.asarray(child(group, mask)).reshape(-1)
+    return {name.decode() if isinstance(name, bytes) else str(name) for name in names}

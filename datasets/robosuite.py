@@ -79,7 +79,7 @@ def demonstrations(file: Any) -> list[str]:
     data = child(file, "data")
     if not isinstance(data, h5py.Group):
         return []
-    return in_order(name for name in data if isinstance(child(data, name), h5py.Group))
+    return in_order(name for name in map(str, data) if isinstance(child(data, name), h5py.Group))
 
 
 def last_only(steps: int) -> np.ndarray:
@@ -125,8 +125,11 @@ def action_spec(controller: Mapping[str, Any], dim: int) -> ArraySpec:
         gripper_at=(arm,) if dim == arm + 1 else (),
     )
     ones = (1.0,) * dim
-    limits = {"low": tuple(-x for x in ones), "high": ones, "unit": NORMALISED} if delta else {"unit": "m, rad"}
-    return ArraySpec((dim,), convention=convention if dim in (arm, arm + 1) else Convention(), **limits)
+    if dim not in (arm, arm + 1):
+        return ArraySpec((dim,))
+    if not delta:
+        return ArraySpec((dim,), unit="m, rad", convention=convention)
+    return ArraySpec((dim,), low=tuple(-x for x in ones), high=ones, unit=NORMALISED, convention=convention)
 
 
 def _json(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:

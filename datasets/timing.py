@@ -13,7 +13,7 @@ LATE = 0.5
 KEYS = ("timestamp", "observation.timestamp")
 
 
-def mistimed(episodes: Episodes) -> list[tuple[str, str, str]]:
+def mistimed(episodes: Episodes) -> list[tuple[Level, str, str]]:
     """(level, key, message) for a false rate, times that do not increase, and frames lost or repeated."""
     key = next((key for key in KEYS if key in episodes.data), "")
     if not key:

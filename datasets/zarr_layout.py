@@ -68,8 +68,8 @@ def open_source(path: Path) -> ZarrLayout:
     if UNFINISHED in group.attrs:
         raise UserError(f"{path} is a conversion that was not finished: repeat the same `data convert` to go on")
     with _damage(path):
-        ends = _rows(path, group, "meta/episode_ends")[:]
-        source = ZarrLayout(path, dict(group.attrs), np.asarray(ends), {}, {})
+        ends = np.asarray(_rows(path, group, "meta/episode_ends")[:])
+        source = ZarrLayout(path, dict(group.attrs), ends, {}, {})
         steps = int(ends[-1]) if len(ends) else 0
         for key in keys(group, "data"):
             source.data[key] = _rows(path, group, f"data/{key}", steps)
