@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..policies.normalizer import Normalizer
 from ..policies.policy import ACTION, Context
 from ..shapes import Float
-from ..spec import ArraySpec, PolicySpec
+from ..spec import ArraySpec, Convention, PolicySpec
 
 Fn = Callable[[dict[str, np.ndarray], np.ndarray], Any]
 """observations name -> (B, T, ...) and noise (B, N, H, A), float32, to actions (B, H, A), physical units"""
@@ -120,7 +120,8 @@ class Exported(Remote):
 
 def _array(facts: Mapping[str, Any], shape: Any) -> ArraySpec:
     low, high = (None if facts[key] is None else tuple(facts[key]) for key in ("low", "high"))
-    return ArraySpec(tuple(shape), tuple(facts["names"]), low, high, facts["unit"])
+    said = Convention.from_json(facts.get("convention", {}))
+    return ArraySpec(tuple(shape), tuple(facts["names"]), low, high, facts["unit"], said)
 
 
 def _from_limits(spec: PolicySpec) -> Normalizer:

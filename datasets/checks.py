@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from ..spec import ArraySpec, EnvSpec
 from .alignment import misaligned
 from .episodes import Episodes
+from .meaning import mistaken
+from .timing import mistimed
 from .validity import OBS
 
 MUCH_CLIPPED = 0.25
 """share of actions at a limit above which it is a warning"""
+BARELY = 1e-5
+"""range relative to size below which a dimension is dead: float32 resolves 1e-7"""
 SHOWN = 8
 """indices listed in a message before it says how many more"""
 
@@ -51,6 +54,10 @@ def check(episodes: Episodes, spec: EnvSpec | None = None) -> list[Finding]:
         _rewards,
         _duplicates,
         _shifted,
+        _times,
+        _differing,
+        _meaning,
+        _barely,
     )
     found = [finding for fault in faults for finding in fault(episodes, spec)]
     return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.level))
@@ -169,6 +176,38 @@ def _duplicates(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
 
 def _shifted(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
     yield from (Finding("warning", "action", message) for message in misaligned(episodes))
+
+
+def _times(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
+    yield from (Finding(level, key, message) for level, key, message in mistimed(episodes))
+
+
+def _differing(episodes: Episodes, spec: EnvSpec | None) -> Iterator[Finding]:
+    ours = {key: array for key, array in episodes.specs().items() if key in episodes.data}
+    theirs = {} if spec is None else {OBS + name: array for name, array in spec.obs.items()} | {"action": spec.action}
+    for key in sorted(ours.keys() & theirs.keys()):
+        if difference := ours[key].disagreement(theirs[key]):
+            assert spec is not None
+            message = f"means something else than in {spec.id}: {difference}; convert it, or correct its convention"
+            yield Finding("error", key, message)
+
+
+def _meaning(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
+    yield from (Finding(level, "action", message) for level, message in mistaken(episodes))
+
+
+def _barely(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
+    for key in ("action", *episodes.obs_keys):
+        value = episodes.data[key]
+        if value.ndim != 2 or value.dtype.kind != "f" or not np.isfinite(value).all():
+            continue
+        width = np.ptp(value.astype(np.float64), axis=0)
+        dims = np.flatnonzero((width > 0) & (width < BARELY * np.abs(value).max(0)))
+        if len(dims):
+            message = (
+                f"dimensions {_some(dims)} change by less than {BARELY:g} of their size: normalised, that is noise"
+            )
+            yield Finding("warning", key, message)
 
 
 def _some(indices: np.ndarray | list[int]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..config import to_dict
 from ..errors import UserError
-from ..spec import ArraySpec, EnvSpec
+from ..spec import ArraySpec, EnvSpec, require_agreement
 from .episodes import Episodes
 from .validity import OBS
 
@@ -43,19 +43,24 @@ def conform(episodes: Episodes, spec: EnvSpec, task: Any = None) -> tuple[Episod
         The set, and a line for everything that was changed; the lines also go into the attribute `notes`.
 
     Raises:
-        UserError: where the environment has observations that the set lacks.
+        UserError: where the environment has observations that the set lacks, or numbers mean something else.
     """
     notes: list[str] = []
     if isinstance(task, Relabels):
         episodes = _relabelled(episodes, spec, task, notes)
     episodes = _observed(episodes, spec, notes)
     action = _clipped(episodes.data["action"], spec.action, notes)
-    specs: dict[str, ArraySpec] = {OBS + name: array for name, array in spec.obs.items()}
+    require_agreement(
+        "the dataset", episodes.obs_specs(), episodes.action_spec(), f"environment {spec.id}", spec.obs, spec.action
+    )
+    recorded = episodes.specs()
+    specs: dict[str, ArraySpec] = {OBS + name: array for name, array in spec.obs.items()} | {"action": spec.action}
+    specs = {key: array.filled(recorded.get(key, array)) for key, array in specs.items()}
     facts = {
         "env": spec.id,
         "env_kwargs": to_dict(spec.kwargs),
         "fps": spec.control_hz,
-        "specs": to_dict(specs | {"action": spec.action}),
+        "specs": to_dict(specs),
         "notes": notes,
     }
     return replace(episodes, data={**episodes.data, "action": action}, attrs={**episodes.attrs, **facts}), notes

@@ -85,6 +85,10 @@ class Episodes:
         """Observation keys, sorted."""
         return tuple(sorted(key for key in self.data if key.startswith(OBS)))
 
+    def specs(self) -> dict[str, ArraySpec]:
+        """Key -> spec, as far as recorded."""
+        return from_dict(dict(self.attrs.get("specs") or {}))
+
     def obs_specs(self) -> dict[str, ArraySpec]:
         """Name (without `observation.`) -> spec, as recorded, else from the arrays' shapes."""
         return {key.removeprefix(OBS): self._spec(key) for key in self.obs_keys}
@@ -186,7 +190,7 @@ class Episodes:
         return slice(int(self.starts[index]), int(self.ends[index]))
 
     def _spec(self, key: str) -> ArraySpec:
-        recorded = from_dict(self.attrs.get("specs", {})).get(key)
+        recorded = self.specs().get(key)
         return recorded or ArraySpec(shape=tuple(self.data[key].shape[1:]))
 
 

@@ -10,6 +10,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def _array(spec: ArraySpec, shape: tuple[int, int]) -> Metadata:
         "shape": list(shape),
         "names": list(spec.names),
         "unit": spec.unit,
+        "convention": asdict(spec.convention),
         "low": spec.low,
         "high": spec.high,
     }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from .data_tables import show
-from .env_ref import EnvRef
+from .env_ref import JSON, EnvRef
+from .progress import Progress
 
 if TYPE_CHECKING:
+    from ..datasets.source import Source
     from ..spec import EnvSpec
 
 PARTS = ("episodes", "steps", "mean_return")
@@ -19,14 +21,21 @@ PARTS = ("episodes", "steps", "mean_return")
 
 @dataclass(frozen=True)
 class Convert:
-    """Write any readable dataset as a zarr folder."""
+    """Write any readable dataset as a zarr folder; an interrupted conversion continues where it was."""
 
     source: tyro.conf.Positional[str]
-    """D4RL .hdf5, .npz or zarr folder"""
+    """dataset of any format, see docs/data.md"""
     target: tyro.conf.Positional[str]
-    """zarr folder to write"""
+    """zarr folder to write or continue"""
+    options: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
+    """options of the source's format, as JSON: '{"mask": "train"}' for robomimic"""
+    action: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
+    """what the actions mean where the source does not say: '{"mode": "absolute", "rotation": "axis_angle",
+    "rotation_at": [3]}'; see Convention"""
+    rotation: str = ""
+    """rotate actions into this representation: axis_angle, euler_xyz, quat_xyzw, quat_wxyz, 6d, matrix"""
     env: EnvRef = field(default_factory=EnvRef)
-    """environment to fit the set to: its observations, action limits, rewards and ends"""
+    """environment to fit the set to: its observations, action limits, rewards and ends; read as a whole"""
 
 
 @dataclass(frozen=True)
@@ -43,13 +52,31 @@ class Mix:
 
 def convert(config: Convert) -> int:
     """Convert, fit to an environment if one is named, and say what was written and changed."""
+    from ..datasets import convert as converting
+    from ..datasets.conventions import declared, rotated
+    from ..datasets.readers import open_source
+
+    source = rotated(declared(open_source(config.source, **config.options), config.action), config.rotation)
+    if spec := spec_of(config.env):
+        return _fitted(config, source, spec)
+    with Progress(f"convert {config.source}", total=len(source), unit="episodes") as progress:
+        digest = converting.convert(
+            source, config.source, config.target, lambda done: progress.update({"episodes": done})
+        )
+    shapes = converting.shapes(config.target)
+    print(f"{config.target}: {len(source)} episodes, {shapes['action'][0]} steps, {', '.join(sorted(shapes))}")
+    print(f"  sha256 {digest}")
+    return 0
+
+
+def _fitted(config: Convert, source: Source, spec: EnvSpec) -> int:
     from ..datasets.conform import conform
-    from ..datasets.readers import load
+    from ..datasets.source import collect
+    from ..datasets.validity import require_sound
     from ..envs.registry import make_task
 
-    episodes, notes = load(config.source), []
-    if spec := spec_of(config.env):
-        episodes, notes = conform(episodes, spec, make_task(config.env.id, config.env.kwargs))
+    episodes = require_sound(collect(source), config.source)
+    episodes, notes = conform(episodes, spec, make_task(config.env.id, config.env.kwargs))
     episodes.write(config.target)
     keys = ", ".join(sorted(episodes.data))
     print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")

@@ -141,6 +141,7 @@ def _recorded(episodes: Episodes, policy: Policy) -> dict[str, Any]:
 
     from ..datasets.chunks import Chunks
 
+    policy.spec.check_data(episodes.obs_specs(), episodes.action_spec(), "the recorded observations")
     chunks = Chunks(episodes, policy.spec.horizon, policy.spec.n_obs_steps)
     rows = torch.linspace(0, len(chunks) - 1, min(RECORDED, len(chunks))).long()
     return dict(chunks.batch(rows).obs)

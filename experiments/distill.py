@@ -115,7 +115,9 @@ class _Training:
 
     def recorded(self) -> Tensor:
         """Features of the observations in a data set."""
-        chunks = Chunks(load(self.config.data), 1, self.teacher.spec.n_obs_steps, self.teacher.device)
+        episodes = load(self.config.data)
+        self.teacher.spec.check_data(episodes.obs_specs(), episodes.action_spec(), self.config.data)
+        chunks = Chunks(episodes, 1, self.teacher.spec.n_obs_steps, self.teacher.device)
         rows = torch.arange(len(chunks), device=self.teacher.device)
         with torch.no_grad():
             parts = [self.teacher.encode(dict(chunks.batch(part).obs)).features for part in rows.split(10_000)]

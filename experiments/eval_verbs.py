@@ -51,7 +51,9 @@ def _offline(config: Eval) -> dict[str, Any]:
     from .evaluate_offline import evaluate_offline
 
     policy = load_policy(config.policy)
-    chunks = Chunks(load(config.data), policy.spec.horizon, policy.spec.n_obs_steps, policy.device)
+    episodes = load(config.data)
+    policy.spec.check_data(episodes.obs_specs(), episodes.action_spec(), config.data)
+    chunks = Chunks(episodes, policy.spec.horizon, policy.spec.n_obs_steps, policy.device)
     errors = evaluate_offline(policy, chunks)
     if not config.json:
         _print_table(errors.table())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -99,7 +99,10 @@ def data_spec(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> PolicySp
     for fault in check(episodes, core.spec):
         if fault.level == "error":
             raise UserError(f"the data do not fit {env.id}: {fault.key}: {fault.message}")
-    return config.spec_for(core.spec)
+    # What the data know of their numbers and the environment does not say travels with the policy.
+    spec, recorded = config.spec_for(core.spec), episodes.obs_specs()
+    obs = {name: array.filled(recorded[name]) for name, array in spec.obs.items()}
+    return replace(spec, obs=obs, action=spec.action.filled(episodes.action_spec()))
 
 
 class _Training:
