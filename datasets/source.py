@@ -1,0 +1,114 @@
+"""The seam between formats and everything else: a source hands out one recorded episode after the other.
+
+A format is one module of `datasets` with two functions, and one line in the table of `readers`:
+
+    recognises(path: Path) -> bool                    cheap, by content where possible; heavy imports inside
+    open_source(path: Path, **options) -> Source      a UserError of one line for what cannot be read
+
+L steps of one episode, T steps and E episodes in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import UserError
+from .episodes import Episodes
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One episode, under the names of `Episodes`."""
+
+    data: Mapping[str, np.ndarray]
+    """key -> (L, ...); the same keys, types and row shapes in every episode of a source"""
+    final: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """observation key -> (...): what followed the last action; all episodes of a source have it or none"""
+
+
+class Source(Protocol):
+    """A dataset of some format, opened: what it says of itself, and its episodes in their order."""
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """JSON values as in `Episodes.attrs`: env, env_kwargs, fps, source, licence, specs and the format's own."""
+        ...
+
+    def __len__(self) -> int:
+        """Episodes, E."""
+        ...
+
+    def episodes(self, start: int = 0) -> Iterator[Recorded]:
+        """Episodes from `start` on, read one at a time and without reading those before.
+
+        Raises:
+            UserError: where an episode is damaged or does not fit the format.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """A set in memory as a source."""
+
+    whole: Episodes
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """The set's attributes."""
+        return self.whole.attrs
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def episodes(self, start: int = 0) -> Iterator[Recorded]:
+        """Views of each episode."""
+        for i in range(start, len(self)):
+            yield Recorded(self.whole.episode(i), {key: value[i] for key, value in self.whole.final.items()})
+
+
+def collect(source: Source) -> Episodes:
+    """The whole of a source in memory.
+
+    Raises:
+        UserError: where it has no episodes, or episodes differ in keys, types or row shapes.
+    """
+    recorded = list(source.episodes())
+    if not recorded:
+        raise UserError("the dataset holds no episodes")
+    for index, episode in enumerate(recorded):
+        require_alike(recorded[0], episode, index)
+    first = recorded[0]
+    lengths = [len(episode.data["action"]) if "action" in episode.data else 0 for episode in recorded]
+    return Episodes(
+        {key: np.concatenate([episode.data[key] for episode in recorded]) for key in first.data},
+        np.cumsum(lengths, dtype=np.int64),
+        dict(source.attrs),
+        {key: np.stack([episode.final[key] for episode in recorded]) for key in first.final},
+    )
+
+
+def require_alike(first: Recorded, episode: Recorded, index: int) -> None:
+    """Refuse an episode whose keys, types or row shapes are not those of the first one, or unequally long ones.
+
+    Raises:
+        UserError: naming the episode and the key.
+    """
+    for ours, theirs, rows in ((episode.data, first.data, 1), (episode.final, first.final, 0)):
+        for key in sorted(ours.keys() | theirs.keys()):
+            now, earlier = _kind(ours.get(key), rows), _kind(theirs.get(key), rows)
+            if now != earlier:
+                raise UserError(f"episode {index}: '{key}' is {now} but {earlier} in episode 0")
+    lengths = {key: len(value) for key, value in episode.data.items()}
+    steps = lengths.get("action", 0)
+    for key, length in lengths.items():
+        if length != steps:
+            raise UserError(f"episode {index}: '{key}' has {length} rows but 'action' has {steps}")
+
+
+def _kind(value: np.ndarray | None, rows: int) -> str:
+    return "absent" if value is None else f"{value.dtype} {value.shape[rows:]}"
