@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Recorded:
     """observation key -> (...): what followed the last action; all episodes of a source have it or none"""
 
 
+@runtime_checkable
 class Source(Protocol):
     """A dataset of some format, opened: what it says of itself, and its episodes in their order."""
 
@@ -51,24 +52,13 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Resident:
-    """A set in memory as a source."""
+@runtime_checkable
+class Whole(Protocol):
+    """A source that reads everything at once much faster than one episode after the other."""
 
-    whole: Episodes
-
-    @property
-    def attrs(self) -> Mapping[str, Any]:
-        """The set's attributes."""
-        return self.whole.attrs
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def episodes(self, start: int = 0) -> Iterator[Recorded]:
-        """Views of each episode."""
-        for i in range(start, len(self)):
-            yield Recorded(self.whole.episode(i), {key: value[i] for key, value in self.whole.final.items()})
+    def whole(self) -> Episodes:
+        """All of it in memory."""
+        ...
 
 
 def collect(source: Source) -> Episodes:
@@ -77,13 +67,17 @@ def collect(source: Source) -> Episodes:
     Raises:
         UserError: where it has no episodes, or episodes differ in keys, types or row shapes.
     """
+    if isinstance(source, Whole):
+        return source.whole()
     recorded = list(source.episodes())
     if not recorded:
         raise UserError("the dataset holds no episodes")
     for index, episode in enumerate(recorded):
         require_alike(recorded[0], episode, index)
     first = recorded[0]
-    lengths = [len(episode.data["action"]) if "action" in episode.data else 0 for episode in recorded]
+    if "action" not in first.data:
+        raise UserError(f"a dataset needs 'action': found {', '.join(sorted(first.data)) or 'nothing'}")
+    lengths = [len(episode.data["action"]) for episode in recorded]
     return Episodes(
         {key: np.concatenate([episode.data[key] for episode in recorded]) for key in first.data},
         np.cumsum(lengths, dtype=np.int64),
@@ -103,7 +97,7 @@ def require_alike(first: Recorded, episode: Recorded, index: int) -> None:
             now, earlier = _kind(ours.get(key), rows), _kind(theirs.get(key), rows)
             if now != earlier:
                 raise UserError(f"episode {index}: '{key}' is {now} but {earlier} in episode 0")
-    lengths = {key: len(value) for key, value in episode.data.items()}
+    lengths = {key: len(value) if value.ndim else 0 for key, value in episode.data.items()}
     steps = lengths.get("action", 0)
     for key, length in lengths.items():
         if length != steps:

@@ -6,7 +6,9 @@ rows, and every chunk is a file, also one of zeros: a file that went missing is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import zarr
 from ..errors import UserError
 from ..files import atomic_folder
 from .episodes import SCHEMA, Episodes
+from .source import Recorded
 
 CHUNK_BYTES = 2**20
 RAW: dict[str, Any] = {"compressors": None, "filters": None}
@@ -46,28 +49,58 @@ def create_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np
     )
 
 
-def read(path: str | Path) -> Episodes:
-    """Read a set back.
+def recognises(path: Path) -> bool:
+    """A folder with zarr 3's metadata; whether it is a set of ours shows on opening."""
+    return path.is_dir() and (path / "zarr.json").is_file()
+
+
+def open_source(path: Path) -> ZarrLayout:
+    """Open a set.
 
     Raises:
         UserError: where `path` is no set of ours, is of a newer version, or is damaged.
     """
-    path = Path(path)
     group = open_group(path)
-    try:
-        ends = _rows(path, group, "meta/episode_ends", None)
+    with _damage(path):
+        ends = _rows(path, group, "meta/episode_ends")[:]
+        source = ZarrLayout(path, dict(group.attrs), np.asarray(ends), {}, {})
         steps = int(ends[-1]) if len(ends) else 0
-        data = {key: _rows(path, group, f"data/{key}", steps) for key in keys(group, "data")}
-        final = {key: _rows(path, group, f"meta/final/{key}", len(ends)) for key in keys(group, "meta/final")}
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        TypeError,
-    ) as error:  # what zarr and its codecs raise
-        raise _damaged(path, error) from error
-    return Episodes(data, ends, dict(group.attrs), final)
+        for key in keys(group, "data"):
+            source.data[key] = _rows(path, group, f"data/{key}", steps)
+        for key in keys(group, "meta/final"):
+            source.final[key] = _rows(path, group, f"meta/final/{key}", len(ends))
+    return source
+
+
+@dataclass(frozen=True, eq=False)
+class ZarrLayout:
+    """A set on disk; its arrays may have spare rows behind the last end."""
+
+    path: Path
+    attrs: Mapping[str, Any]
+    ends: np.ndarray
+    data: dict[str, zarr.Array]
+    final: dict[str, zarr.Array]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def episodes(self, start: int = 0) -> Iterator[Recorded]:
+        """Rows of one episode at a time."""
+        for i in range(start, len(self)):
+            rows = slice(int(self.ends[i - 1]) if i else 0, int(self.ends[i]))
+            with _damage(self.path):
+                data = {key: np.asarray(value[rows]) for key, value in self.data.items()}
+                final = {key: np.asarray(value[i]) for key, value in self.final.items()}
+            yield Recorded(data, final)
+
+    def whole(self) -> Episodes:
+        """The set in memory."""
+        with _damage(self.path):
+            steps = int(self.ends[-1]) if len(self) else 0
+            data = {key: np.asarray(value[:steps]) for key, value in self.data.items()}
+            final = {key: np.asarray(value[: len(self)]) for key, value in self.final.items()}
+        return Episodes(data, self.ends, self.attrs, final)
 
 
 def open_group(path: Path) -> zarr.Group:
@@ -76,11 +109,9 @@ def open_group(path: Path) -> zarr.Group:
     Raises:
         UserError: where `path` is no set of ours, is of a newer version, or is damaged.
     """
-    try:
+    with _damage(path):
         group = zarr.open_group(path, mode="r", zarr_format=3)
         schema = group.attrs.get("schema")
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise _damaged(path, error) from error
     if not isinstance(schema, int):
         raise UserError(f"{path} is a zarr folder but not a dataset of noisepilot: its attributes name no schema")
     if schema > SCHEMA:
@@ -94,7 +125,7 @@ def keys(group: zarr.Group, name: str) -> list[str]:
     return sorted(child.array_keys()) if isinstance(child, zarr.Group) else []
 
 
-def _rows(path: Path, group: zarr.Group, name: str, count: int | None) -> np.ndarray:
+def _rows(path: Path, group: zarr.Group, name: str, count: int | None = None) -> zarr.Array:
     # `count` may be less than the array holds: rows of an episode that was never committed.
     array = group.get(name)
     if not isinstance(array, zarr.Array):
@@ -107,9 +138,13 @@ def _rows(path: Path, group: zarr.Group, name: str, count: int | None) -> np.nda
         file = path.joinpath(*name.split("/"), "c", str(chunk), *tail)
         if not file.is_file():
             raise UserError(f"{path} is damaged: {file.relative_to(path)} is missing; restore it or collect again")
-    return np.asarray(array[:count])
+    return array
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"{path} cannot be read as a dataset: {reason}; restore it or collect again")
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:  # what zarr and its codecs raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as a dataset: {reason}; restore it or collect again") from error

@@ -138,9 +138,9 @@ def test_paths_that_are_no_dataset(tmp_path):
     (tmp_path / "folder").mkdir()
     for name, message in {
         "missing.npz": "no dataset at .*missing.npz: check the path",
-        "note.txt": "note.txt is not a dataset: expected a zarr folder",
+        "note.txt": "note.txt is not a dataset of a known format: a zarr folder",
         "cut.npz": "cut.npz is not a readable .npz",
-        "folder": "folder is a folder but not a dataset: it has no zarr.json",
+        "folder": "folder is a folder but not a dataset of a known format: a zarr folder",
     }.items():
         with pytest.raises(UserError, match=message):
             load(tmp_path / name)
