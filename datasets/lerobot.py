@@ -62,16 +62,18 @@ class LeRobotSource:
         """As recorded by noisepilot where it wrote the set; else from `info.json`."""
         info, ours = self.info, self.info.root / OURS
         specs = {key: feature.spec() for key, feature in info.features.items() if not key.startswith("next.")}
-        attrs = {
+        robot = {"robot": info.raw.get("robot_type") or ""}
+        known: dict[str, Any] = read_json(ours) if ours.is_file() else robot
+        return {
             "env": "",
             "source": info.root.name,
             "licence": "",
-            "specs": to_dict(specs),
-            "robot": info.raw.get("robot_type") or "",
-            **(read_json(ours) if ours.is_file() else {}),
+            **known,
+            "specs": {**to_dict(specs), **(known.get("specs") or {})},
+            "fps": info.fps,
+            "tasks": list(self.tasks),
+            **({"left_out": list(info.left_out)} if info.left_out else {}),
         }
-        left_out = {"left_out": list(info.left_out)} if info.left_out else {}
-        return {**attrs, "fps": info.fps, "tasks": list(self.tasks), **left_out}
 
     def episodes(self, start: int = 0) -> Iterator[Recorded]:
         """Episodes from number `start` on; a video that several share is decoded once, from front to back.
@@ -138,4 +140,3 @@ class _Videos(ExitStack):
     def _close(self) -> None:
         for reader in self._open.values():
             reader.close()
-

@@ -100,7 +100,8 @@ def read_info(root: Path) -> Info:
     features = {key: _feature(path, key, entry) for key, entry in raw["features"].items() if _kept(key, entry)}
     if "action" not in features:
         raise UserError(f"{path} has no feature 'action': it has {', '.join(raw['features']) or 'none'}")
-    left_out = sorted(set(raw["features"]) - set(features) - set(BOOKKEEPING))
+    told = {"next.done"} if {"next.terminated", "next.truncated"} <= features.keys() else set()
+    left_out = sorted(set(raw["features"]) - set(features) - set(BOOKKEEPING) - told)
     return Info(root, raw["codebase_version"], float(raw["fps"]), features, tuple(left_out), raw)
 
 

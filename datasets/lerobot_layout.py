@@ -8,7 +8,7 @@ episode, `meta/tasks.parquet` names the tasks.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def read_tasks(info: Info) -> list[str]:
     Raises:
         UserError: for a damaged file.
     """
-    rows: list[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
     if info.version.startswith("v3"):
         path = info.root / "meta/tasks.parquet"
         rows = read_table(path) if path.is_file() else []

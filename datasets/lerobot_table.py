@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +30,7 @@ def arrow() -> ModuleType:
     """
     try:
         import pyarrow
-        import pyarrow.parquet  # noqa: F401
+        import pyarrow.parquet
     except ImportError:
         raise UserError("LeRobot datasets need pyarrow: pip install 'noisepilot[lerobot]'") from None
     return pyarrow
@@ -63,7 +64,7 @@ def episode_tables(path: Path, columns: Sequence[str], start: int = 0) -> Iterat
         for batch in file.iter_batches(ROWS, row_groups=groups, columns=["episode_index", *columns]):
             indices = _plain(batch.column("episode_index"), f"{path}: 'episode_index'", 0)
             cuts = [0, *(np.flatnonzero(np.diff(indices)) + 1).tolist(), len(indices)]
-            for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+            for first, last in pairwise(cuts):
                 index = int(indices[first])
                 if index != current and parts:
                     yield current, pa.Table.from_batches(parts)

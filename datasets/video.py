@@ -6,7 +6,7 @@ ended. A file is read as the format it claims to be, so none can name other file
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -52,6 +52,8 @@ class VideoReader:
                 raise UserError(f"{path} holds no video")
             self._stream = self._container.streams.video[0]
             self._stream.thread_type = "AUTO"
+        self._now: Any = None
+        self._ahead: Any = None
         self._seek(0.0)
 
     def __enter__(self) -> VideoReader:
@@ -112,11 +114,11 @@ class VideoReader:
 
     def _seek(self, time: float) -> None:
         self._container.seek(int(time / self._stream.time_base), stream=self._stream)
-        self._frames: Iterator[Any] = self._decode()
+        self._frames = self._decode()
         self._now = next(self._frames, None)
         self._ahead = next(self._frames, None)
 
-    def _decode(self) -> Iterator[Any]:
+    def _decode(self) -> Generator[Any, None, None]:
         for frame in self._container.decode(self._stream):
             if frame.time is not None:
                 yield frame

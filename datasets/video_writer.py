@@ -12,7 +12,7 @@ from ..errors import UserError, unknown
 from .video import pyav
 
 CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "h264": ("libx264", "yuv420p", {"crf": "20", "preset": "veryfast", "bf": "0"}),
+    "h264": ("libx264", "yuv420p", {"crf": "18", "preset": "veryfast", "bf": "0"}),
     "lossless": ("libx264rgb", "rgb24", {"qp": "0", "preset": "veryfast", "bf": "0"}),
 }
 """name -> encoder, pixel format, its options; `lossless` is H.264 that gives every pixel back"""

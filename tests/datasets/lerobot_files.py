@@ -145,7 +145,8 @@ def write_v3(root, sets, pictures="video", per_file=2, encoder="libx264rgb", lea
             row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0, "stats/action/count": [steps]}
             for key in CAMERAS if pictures == "video" else ():
                 row |= {f"videos/{key}/chunk_index": 0, f"videos/{key}/file_index": file}
-                row |= {f"videos/{key}/from_timestamp": shown / FPS, f"videos/{key}/to_timestamp": (shown + steps) / FPS}
+                row[f"videos/{key}/from_timestamp"] = shown / FPS
+                row[f"videos/{key}/to_timestamp"] = (shown + steps) / FPS
             tables.append(table(sets[i], i, first, pictures))
             rows.append(row)
             first, shown = first + steps, shown + steps

@@ -255,7 +255,7 @@ def test_missing_or_damaged_files_are_refused(root):
 
 def test_a_video_shorter_than_its_table_is_refused(root, sets):
     files.mp4(last_video(root), sets[-1][files.CAMERAS[1]][:-1])
-    with pytest.raises(UserError, match="shorter than its table: it ends at 0.700 s, but a frame at 0.800 s"):
+    with pytest.raises(UserError, match=r"shorter than its table: it ends at 0\.700 s, but a frame at 0\.800 s"):
         list(lerobot.open_source(root).episodes())
 
 
