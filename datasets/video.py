@@ -45,6 +45,8 @@ class VideoReader:
         self.path, self._av = path, pyav()
         if not path.is_file():
             raise UserError(f"{path} is missing: restore the video")
+        self._now: Any = None
+        self._ahead: Any = None
         with self._naming():
             self._container = self._av.open(str(path), format="mp4")
             if not self._container.streams.video:
@@ -52,9 +54,7 @@ class VideoReader:
                 raise UserError(f"{path} holds no video")
             self._stream = self._container.streams.video[0]
             self._stream.thread_type = "AUTO"
-        self._now: Any = None
-        self._ahead: Any = None
-        self._seek(0.0)
+            self._seek(0.0)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -95,28 +95,25 @@ class VideoReader:
 
     def _nearest(self, time: float, tolerance: float) -> Any:
         newest = self._ahead or self._now
-        if newest is None or time < self._now.time - tolerance or time > newest.time + SKIP_SECONDS:
+        if time < self._now.time - tolerance or time > newest.time + SKIP_SECONDS:
             self._seek(time)
-            if self._now is None or self._now.time > time + tolerance:
-                self._seek(0.0)  # some files name their key frames too late
         while self._ahead is not None and abs(self._ahead.time - time) <= abs(self._now.time - time):
             self._now, self._ahead = self._ahead, next(self._frames, None)
-        if self._now is None or abs(self._now.time - time) > tolerance:
-            raise UserError(self._lack(time))
+        if abs(self._now.time - time) > tolerance:
+            what = "is shorter than its table: it ends" if self._ahead is None else "has a gap: the nearest frame is"
+            there = f"{what} at {self._now.time:.3f} s, but a frame at {time:.3f} s is needed"
+            raise UserError(f"{self.path} {there}; record or copy it anew")
         return self._now
 
-    def _lack(self, time: float) -> str:
-        wanted = f"a frame at {time:.3f} s is needed; record or copy it anew"
-        if self._now is None:
-            return f"{self.path} holds no frames, but {wanted}"
-        what = "is shorter than its table: it ends" if self._ahead is None else "has a gap: the nearest frame is"
-        return f"{self.path} {what} at {self._now.time:.3f} s, but {wanted}"
-
     def _seek(self, time: float) -> None:
-        self._container.seek(int(time / self._stream.time_base), stream=self._stream)
-        self._frames = self._decode()
-        self._now = next(self._frames, None)
-        self._ahead = next(self._frames, None)
+        for start in (time, 0.0):  # some files name their key frames too late
+            self._container.seek(int(start / self._stream.time_base), stream=self._stream)
+            self._frames = self._decode()
+            self._now, self._ahead = next(self._frames, None), next(self._frames, None)
+            if self._now is not None and self._now.time <= time:
+                return
+        if self._now is None:
+            raise UserError(f"{self.path} holds no frames: record or copy it anew")
 
     def _decode(self) -> Generator[Any, None, None]:
         for frame in self._container.decode(self._stream):
