@@ -23,6 +23,7 @@ from .lerobot_info import OURS
 from .lerobot_stats import Stats, merged, of_array, of_pictures
 from .lerobot_table import arrow
 from .source import Recorded, Source, require_alike
+from .validity import require_finite
 from .video_writer import CODECS
 
 
@@ -133,6 +134,7 @@ class _Writer:
         data, index, steps = dict(recorded), len(self.rows), len(recorded["action"])
         if steps == 0:
             raise UserError(f"episode {index} has no steps: leave it out")
+        require_finite(data, f"episode {index}")
         if "next.done" in self.features:
             data["next.done"] = data["next.terminated"].astype(bool) | data["next.truncated"].astype(bool)
         frame = np.arange(steps, dtype=np.int64)

@@ -65,8 +65,17 @@ def require_sound(episodes: Episodes, path: str | Path) -> Episodes:
     advice = f"`noisepilot data check {path}` lists all faults"
     if (episodes.lengths == 0).any():
         raise UserError(f"{path}: episode {int(episodes.lengths.argmin())} has no steps; {advice}")
-    for key, value in episodes.data.items():
+    require_finite(episodes.data, str(path), advice)
+    return episodes
+
+
+def require_finite(data: Mapping[str, np.ndarray], where: str, advice: str = "drop or repair it") -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        UserError: naming the key and the row.
+    """
+    for key, value in data.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             row = int(np.argwhere(~np.isfinite(value))[0][0])
-            raise UserError(f"{path}: '{key}' holds a NaN or infinite value (first in row {row}); {advice}")
-    return episodes
+            raise UserError(f"{where}: '{key}' holds a NaN or infinite value (first in row {row}); {advice}")

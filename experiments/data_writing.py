@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from .data_lerobot import Resident, ToLeRobot, write_lerobot
 from .data_tables import show
 from .env_ref import EnvRef
 
@@ -19,12 +20,15 @@ PARTS = ("episodes", "steps", "mean_return")
 
 @dataclass(frozen=True)
 class Convert:
-    """Write any readable dataset as a zarr folder."""
+    """Write any readable dataset as a zarr folder, or as one of LeRobot."""
 
     source: tyro.conf.Positional[str]
-    """D4RL .hdf5, .npz or zarr folder"""
+    """D4RL .hdf5, .npz, zarr or LeRobot folder"""
     target: tyro.conf.Positional[str]
-    """zarr folder to write"""
+    """folder to write"""
+    to: Literal["zarr", "lerobot"] = "zarr"
+    """layout to write: noisepilot's own, or LeRobot v3.0"""
+    lerobot: ToLeRobot = field(default_factory=ToLeRobot)
     env: EnvRef = field(default_factory=EnvRef)
     """environment to fit the set to: its observations, action limits, rewards and ends"""
 
@@ -44,12 +48,18 @@ class Mix:
 def convert(config: Convert) -> int:
     """Convert, fit to an environment if one is named, and say what was written and changed."""
     from ..datasets.conform import conform
-    from ..datasets.readers import load
+    from ..datasets.readers import load, open_source
     from ..envs.registry import make_task
 
+    if config.to == "lerobot" and not config.env.id:
+        write_lerobot(open_source(config.source), config.target, config.lerobot)
+        return 0
     episodes, notes = load(config.source), []
     if spec := spec_of(config.env):
         episodes, notes = conform(episodes, spec, make_task(config.env.id, config.env.kwargs))
+    if config.to == "lerobot":
+        write_lerobot(Resident(episodes), config.target, config.lerobot)
+        return 0
     episodes.write(config.target)
     keys = ", ".join(sorted(episodes.data))
     print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")

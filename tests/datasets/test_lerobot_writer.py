@@ -200,6 +200,7 @@ def test_a_rate_that_is_no_whole_number_and_none(tmp_path):
         ([episode(4), episode(4, size=(32, 32))], {}, "episode 1: 'observation.images.front' is uint8"),
         ([Recorded({**episode(4).data, "observation.a/b": np.zeros((4, 1))})], {}, "no '/' in a name"),
         ([Recorded({**episode(4).data, "task_index": np.full(4, 3)})], {}, "'task_index' 3 has no text"),
+        ([Recorded({**episode(4).data, "action": np.full((4, 2), np.nan)})], {}, "'action' holds a NaN"),
         ([], {}, "no episodes"),
     ],
 )
