@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UserError
 
-SKIP_SECONDS = 4.0
+SKIP_SECONDS = 1.0
 """a request farther ahead than this is sought, not decoded up to"""
 _PICTURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "mjpeg"}
 
@@ -106,8 +106,8 @@ class VideoReader:
         return self._now
 
     def _seek(self, time: float) -> None:
-        for start in (time, 0.0):  # some files name their key frames too late
-            self._container.seek(int(start / self._stream.time_base), stream=self._stream)
+        for start in (time, time - 2.0, 0.0):  # some files name their key frames too late
+            self._container.seek(int(max(start, 0.0) / self._stream.time_base), stream=self._stream)
             self._frames = self._decode()
             self._now, self._ahead = next(self._frames, None), next(self._frames, None)
             if self._now is not None and self._now.time <= time:

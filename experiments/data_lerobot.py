@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from ..datasets.episodes import Episodes
-    from ..datasets.source import Recorded, Source
+    from ..datasets.source import Source
 
 
 @dataclass(frozen=True)
@@ -21,28 +19,6 @@ class ToLeRobot:
     """instruction for all episodes of a set that has none; empty: the environment's id"""
     fps: float = 0.0
     """steps per second of a set that does not say"""
-
-
-@dataclass(frozen=True, eq=False)
-class Resident:
-    """A set in memory as a source."""
-
-    whole: Episodes
-
-    @property
-    def attrs(self) -> Mapping[str, Any]:
-        """The set's attributes."""
-        return self.whole.attrs
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def episodes(self, start: int = 0) -> Iterator[Recorded]:
-        """Views of each episode."""
-        from ..datasets.source import Recorded
-
-        for i in range(start, len(self)):
-            yield Recorded(self.whole.episode(i), {key: value[i] for key, value in self.whole.final.items()})
 
 
 def write_lerobot(source: Source, target: str, options: ToLeRobot) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from .data_lerobot import Resident, ToLeRobot, write_lerobot
+from .data_lerobot import ToLeRobot, write_lerobot
 from .data_tables import show
 from .env_ref import EnvRef
 
@@ -49,6 +49,7 @@ def convert(config: Convert) -> int:
     """Convert, fit to an environment if one is named, and say what was written and changed."""
     from ..datasets.conform import conform
     from ..datasets.readers import load, open_source
+    from ..datasets.resident import Resident
     from ..envs.registry import make_task
 
     if config.to == "lerobot" and not config.env.id:
