@@ -6,15 +6,53 @@ Shapes leave out batch and time: a state of eleven numbers has shape (11,).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, unknown
+
+ROTATIONS = {"axis_angle": 3, "euler_xyz": 3, "quat_xyzw": 4, "quat_wxyz": 4, "6d": 6, "matrix": 9}
+"""representation -> how many numbers it has; euler_xyz turns about the fixed x, then y, then z axis (radians), 6d is
+the first two rows of the matrix (Zhou et al. 2019, https://arxiv.org/abs/1812.07035), matrix goes row by row"""
+NORMALISED = "normalised"
+"""unit of numbers that a controller scales: neither metres nor radians"""
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How numbers move or place a robot; what is left empty is unknown, and agrees with anything."""
+
+    mode: str = ""
+    """`absolute`: where to go; `delta`: how far from where it is"""
+    frame: str = ""
+    """coordinates: `world`, `base`, `tool`, `joints`"""
+    rotation: str = ""
+    """one of ROTATIONS"""
+    rotation_at: tuple[int, ...] = ()
+    """first element of every rotation: two for two arms"""
+    gripper: str = ""
+    """what larger values do: `closes` or `opens`"""
+    gripper_at: tuple[int, ...] = ()
+    """elements that move a gripper"""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("mode", self.mode, ("absolute", "delta")),
+            ("frame", self.frame, ("world", "base", "tool", "joints")),
+            ("rotation", self.rotation, tuple(ROTATIONS)),
+            ("gripper", self.gripper, ("closes", "opens")),
+        ):
+            if value and value not in known:
+                raise unknown(name, value, known)
+
+    def filled(self, other: Convention) -> Convention:
+        """What this one leaves empty, taken from another."""
+        return Convention(**{f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(self)})
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One named array: its shape, and where known the names, limits and unit of its elements."""
+    """One named array: its shape, and where known the names, limits, unit and meaning of its elements."""
 
     shape: tuple[int, ...]
     names: tuple[str, ...] = ()
@@ -22,6 +60,15 @@ class ArraySpec:
     """smallest value per element in physical units; None: unbounded"""
     high: tuple[float, ...] | None = None
     unit: str = ""
+    convention: Convention = Convention()
+
+    def disagreement(self, other: ArraySpec) -> str:
+        """What both know and know differently, "rotation axis_angle != 6d"; empty where they agree."""
+        pairs = [("unit", self.unit, other.unit)]
+        pairs += [(f.name, getattr(self.convention, f.name), getattr(other.convention, f.name)) for f in CONVENTIONS]
+        return ", ".join(
+            f"{name} {ours} != {theirs}" for name, ours, theirs in pairs if ours and theirs and ours != theirs
+        )
 
     @property
     def dim(self) -> int:
@@ -29,6 +76,9 @@ class ArraySpec:
         if len(self.shape) != 1:
             raise UserError(f"expected a flat array, got shape {self.shape}")
         return self.shape[0]
+
+
+CONVENTIONS = fields(Convention)
 
 
 @dataclass(frozen=True)
@@ -80,7 +130,7 @@ class PolicySpec:
             raise UserError("n_action_steps and n_obs_steps must be at least 1")
 
     def check_env(self, env: EnvSpec) -> None:
-        """Refuse an environment whose observations or actions differ in shape."""
+        """Refuse an environment whose observations or actions differ in shape, or in what their numbers mean."""
         for what, ours, theirs in (
             (
                 "observations",
@@ -92,3 +142,25 @@ class PolicySpec:
             if ours != theirs:
                 made_for = f" (made for {self.env})" if self.env else ""
                 raise UserError(f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}")
+        require_agreement("policy", self.obs, self.action, f"environment {env.id}", env.obs, env.action)
+
+
+def require_agreement(
+    ours: str,
+    obs: Mapping[str, ArraySpec],
+    action: ArraySpec,
+    theirs: str,
+    other_obs: Mapping[str, ArraySpec],
+    other_action: ArraySpec,
+) -> None:
+    """Refuse two sides whose numbers mean different things: units, delta or absolute, frames, rotations, grippers.
+
+    Raises:
+        UserError: naming both, the array and all differences.
+    """
+    pairs = [("actions", action, other_action)]
+    pairs += [(f"observation '{name}'", obs[name], other_obs[name]) for name in sorted(obs.keys() & other_obs.keys())]
+    for what, one, other in pairs:
+        if difference := one.disagreement(other):
+            advice = "convert the data (`data convert`), or correct the convention of the side that is wrong"
+            raise UserError(f"{ours} and {theirs} differ in {what}: {difference}; {advice}")

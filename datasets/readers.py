@@ -18,6 +18,8 @@ from .validity import require_sound
 
 FORMATS = {
     "zarr_layout": "a zarr folder of noisepilot",
+    "robomimic": "robomimic .hdf5",
+    "robosuite": "robosuite .hdf5",
     "d4rl": "D4RL .hdf5",
     "npz": ".npz",
     "lerobot": "a LeRobot folder (v2.0, v2.1, v3.0)",
