@@ -27,6 +27,7 @@ _RENAMED = {
     "observations": "observation.state",
     "obs": "observation.state",
     "images": "observation.image",
+    "img": "observation.image",
     "actions": "action",
     "actions/action": "action",
     "rewards": "next.reward",

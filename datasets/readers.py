@@ -18,6 +18,8 @@ from .validity import require_sound
 
 FORMATS = {
     "zarr_layout": "a zarr folder of noisepilot",
+    "diffusion_policy": "a zarr folder or .zip of Diffusion Policy",
+    "minari": "a Minari folder",
     "robomimic": "robomimic .hdf5",
     "robosuite": "robosuite .hdf5",
     "d4rl": "D4RL .hdf5",

@@ -21,6 +21,10 @@ from .episodes import SCHEMA, Episodes
 from .source import Recorded
 
 CHUNK_BYTES = 2**20
+CHECKSUM = "sha256"
+"""file beside the metadata of a converted set"""
+UNFINISHED = "unfinished"
+"""attribute of a set that is being converted: episodes it will have"""
 RAW: dict[str, Any] = {"compressors": None, "filters": None}
 
 
@@ -61,6 +65,8 @@ def open_source(path: Path) -> ZarrLayout:
         UserError: where `path` is no set of ours, is of a newer version, or is damaged.
     """
     group = open_group(path)
+    if UNFINISHED in group.attrs:
+        raise UserError(f"{path} is a conversion that was not finished: repeat the same `data convert` to go on")
     with _damage(path):
         ends = _rows(path, group, "meta/episode_ends")[:]
         source = ZarrLayout(path, dict(group.attrs), np.asarray(ends), {}, {})

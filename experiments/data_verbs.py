@@ -47,7 +47,7 @@ class Info:
     """Show what a dataset holds."""
 
     path: tyro.conf.Positional[str]
-    """zarr folder, D4RL .hdf5 or .npz"""
+    """dataset of any format"""
     json: bool = False
     """print JSON"""
 
@@ -57,7 +57,7 @@ class Check:
     """Look for faults in a dataset; exits with 1 if there are errors."""
 
     path: tyro.conf.Positional[str]
-    """zarr folder, D4RL .hdf5 or .npz"""
+    """dataset of any format"""
     env: EnvRef = field(default_factory=EnvRef)
     """environment whose shapes, limits and rate the data should have"""
     json: bool = False
@@ -130,10 +130,15 @@ def info(config: Info) -> int:
 
 def check(config: Check) -> int:
     """Print the findings, the worst first."""
+    from ..datasets.checks import Finding
     from ..datasets.checks import check as find
+    from ..datasets.convert import verify
     from ..datasets.readers import load
 
     found = find(load(config.path, strict=False), spec_of(config.env))
+    if verify(config.path) is False:
+        message = "not what was written: the checksum differs; convert again, or restore the set"
+        found.insert(0, Finding("error", "sha256", message))
     if config.json:
         print(json.dumps([asdict(finding) for finding in found], indent=2))
     else:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from .data_lerobot import ToLeRobot, write_lerobot
 from .data_tables import show
-from .env_ref import EnvRef
+from .env_ref import JSON, EnvRef
+from .progress import Progress
 
 if TYPE_CHECKING:
+    from ..datasets.source import Source
     from ..spec import EnvSpec
 
 PARTS = ("episodes", "steps", "mean_return")
@@ -20,17 +22,27 @@ PARTS = ("episodes", "steps", "mean_return")
 
 @dataclass(frozen=True)
 class Convert:
-    """Write any readable dataset as a zarr folder, or as one of LeRobot."""
+    """Write any readable dataset as a zarr folder; an interrupted conversion continues where it was.
+
+    Or as a folder of LeRobot, which appears once it is whole.
+    """
 
     source: tyro.conf.Positional[str]
-    """D4RL .hdf5, .npz, zarr or LeRobot folder"""
+    """dataset of any format, see docs/data.md"""
     target: tyro.conf.Positional[str]
-    """folder to write"""
+    """zarr folder to write or continue, or LeRobot folder to write"""
     to: Literal["zarr", "lerobot"] = "zarr"
     """layout to write: noisepilot's own, or LeRobot v3.0"""
     lerobot: ToLeRobot = field(default_factory=ToLeRobot)
+    options: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
+    """options of the source's format, as JSON: '{"mask": "train"}' for robomimic"""
+    action: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
+    """what the actions mean where the source does not say: '{"mode": "absolute", "rotation": "axis_angle",
+    "rotation_at": [3]}'; see Convention"""
+    rotation: str = ""
+    """rotate actions into this representation: axis_angle, euler_xyz, quat_xyzw, quat_wxyz, 6d, matrix"""
     env: EnvRef = field(default_factory=EnvRef)
-    """environment to fit the set to: its observations, action limits, rewards and ends"""
+    """environment to fit the set to: its observations, action limits, rewards and ends; read as a whole"""
 
 
 @dataclass(frozen=True)
@@ -47,23 +59,41 @@ class Mix:
 
 def convert(config: Convert) -> int:
     """Convert, fit to an environment if one is named, and say what was written and changed."""
+    from ..datasets import convert as converting
+    from ..datasets.conventions import declared, rotated
+    from ..datasets.readers import open_source
+
+    source = rotated(declared(open_source(config.source, **config.options), config.action), config.rotation)
+    if spec := spec_of(config.env):
+        return _fitted(config, source, spec)
+    if config.to == "lerobot":
+        write_lerobot(source, config.target, config.lerobot)
+        return 0
+    with Progress(f"convert {config.source}", total=len(source), unit="episodes") as progress:
+        digest = converting.convert(
+            source, config.source, config.target, lambda done: progress.update({"episodes": done})
+        )
+    shapes = converting.shapes(config.target)
+    print(f"{config.target}: {len(source)} episodes, {shapes['action'][0]} steps, {', '.join(sorted(shapes))}")
+    print(f"  sha256 {digest}")
+    return 0
+
+
+def _fitted(config: Convert, source: Source, spec: EnvSpec) -> int:
     from ..datasets.conform import conform
-    from ..datasets.readers import load, open_source
     from ..datasets.resident import Resident
+    from ..datasets.source import collect
+    from ..datasets.validity import require_sound
     from ..envs.registry import make_task
 
-    if config.to == "lerobot" and not config.env.id:
-        write_lerobot(open_source(config.source), config.target, config.lerobot)
-        return 0
-    episodes, notes = load(config.source), []
-    if spec := spec_of(config.env):
-        episodes, notes = conform(episodes, spec, make_task(config.env.id, config.env.kwargs))
+    episodes = require_sound(collect(source), config.source)
+    episodes, notes = conform(episodes, spec, make_task(config.env.id, config.env.kwargs))
     if config.to == "lerobot":
         write_lerobot(Resident(episodes), config.target, config.lerobot)
-        return 0
-    episodes.write(config.target)
-    keys = ", ".join(sorted(episodes.data))
-    print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")
+    else:
+        episodes.write(config.target)
+        keys = ", ".join(sorted(episodes.data))
+        print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")
     print("".join(f"  {note}\n" for note in notes), end="")
     return 0
 

@@ -27,7 +27,7 @@ def json_mapping(text: str) -> dict[str, Any]:
     return value
 
 
-_JSON = tyro.constructors.PrimitiveConstructorSpec(
+JSON = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
     metavar="JSON",
     instance_from_str=lambda words: json_mapping(words[0]),
@@ -42,7 +42,7 @@ class EnvRef:
 
     id: Annotated[str, tyro.conf.arg(name="env", prefix_name=False)] = ""
     """registered id or `package.module:factory`"""
-    kwargs: Annotated[dict[str, Any], _JSON, tyro.conf.arg(name="env-kwargs", prefix_name=False)] = field(
+    kwargs: Annotated[dict[str, Any], JSON, tyro.conf.arg(name="env-kwargs", prefix_name=False)] = field(
         default_factory=dict
     )
     """keyword arguments of the environment, as JSON"""
