@@ -14,7 +14,7 @@ class ToLeRobot:
     """How a LeRobot folder is written."""
 
     codec: Literal["h264", "lossless"] = "h264"
-    """of the videos; `lossless` is H.264 that gives every pixel back, several times as large"""
+    """of the videos; `lossless` is H.264 that gives every pixel back, many times as large"""
     task: str = ""
     """instruction for all episodes of a set that has none; empty: the environment's id"""
     fps: float = 0.0
