@@ -13,6 +13,7 @@ from typing import Any
 from ..envs.threads import cores
 from ..errors import UserError, unknown
 from ..policies.matmul import use_fast_matmul
+from .frames import random_frames, sequential_frames
 from .limits import Limits, default_threads
 from .offpolicy import diffusion_q_learning, flow_q_learning
 from .race import Effort, Row, settings
@@ -34,6 +35,8 @@ CASES: dict[str, Case] = {
     "bc/batch128": behaviour_cloning,
     "dppo": dppo_iteration,
     "reinflow": reinflow_iteration,
+    "data/random": random_frames,
+    "data/sequential": sequential_frames,
     "offpolicy/sac": soft_actor_critic,
     "offpolicy/dql": diffusion_q_learning,
     "offpolicy/fql": flow_q_learning,

@@ -24,6 +24,7 @@ FORMATS = {
     "robosuite": "robosuite .hdf5",
     "d4rl": "D4RL .hdf5",
     "npz": ".npz",
+    "lerobot": "a LeRobot folder (v2.0, v2.1, v3.0)",
 }
 """module -> what it reads; asked in this order, so a layout stands before those that take anything of its kind"""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from .data_lerobot import ToLeRobot, write_lerobot
 from .data_tables import show
 from .env_ref import JSON, EnvRef
 from .progress import Progress
@@ -21,12 +22,18 @@ PARTS = ("episodes", "steps", "mean_return")
 
 @dataclass(frozen=True)
 class Convert:
-    """Write any readable dataset as a zarr folder; an interrupted conversion continues where it was."""
+    """Write any readable dataset as a zarr folder; an interrupted conversion continues where it was.
+
+    Or as a folder of LeRobot, which appears once it is whole.
+    """
 
     source: tyro.conf.Positional[str]
     """dataset of any format, see docs/data.md"""
     target: tyro.conf.Positional[str]
-    """zarr folder to write or continue"""
+    """zarr folder to write or continue, or LeRobot folder to write"""
+    to: Literal["zarr", "lerobot"] = "zarr"
+    """layout to write: noisepilot's own, or LeRobot v3.0"""
+    lerobot: ToLeRobot = field(default_factory=ToLeRobot)
     options: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
     """options of the source's format, as JSON: '{"mask": "train"}' for robomimic"""
     action: Annotated[dict[str, Any], JSON] = field(default_factory=dict)
@@ -59,6 +66,9 @@ def convert(config: Convert) -> int:
     source = rotated(declared(open_source(config.source, **config.options), config.action), config.rotation)
     if spec := spec_of(config.env):
         return _fitted(config, source, spec)
+    if config.to == "lerobot":
+        write_lerobot(source, config.target, config.lerobot)
+        return 0
     with Progress(f"convert {config.source}", total=len(source), unit="episodes") as progress:
         digest = converting.convert(
             source, config.source, config.target, lambda done: progress.update({"episodes": done})
@@ -71,15 +81,19 @@ def convert(config: Convert) -> int:
 
 def _fitted(config: Convert, source: Source, spec: EnvSpec) -> int:
     from ..datasets.conform import conform
+    from ..datasets.resident import Resident
     from ..datasets.source import collect
     from ..datasets.validity import require_sound
     from ..envs.registry import make_task
 
     episodes = require_sound(collect(source), config.source)
     episodes, notes = conform(episodes, spec, make_task(config.env.id, config.env.kwargs))
-    episodes.write(config.target)
-    keys = ", ".join(sorted(episodes.data))
-    print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")
+    if config.to == "lerobot":
+        write_lerobot(Resident(episodes), config.target, config.lerobot)
+    else:
+        episodes.write(config.target)
+        keys = ", ".join(sorted(episodes.data))
+        print(f"{config.target}: {len(episodes)} episodes, {episodes.num_steps} steps, {keys}")
     print("".join(f"  {note}\n" for note in notes), end="")
     return 0
 

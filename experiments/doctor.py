@@ -28,6 +28,8 @@ MUJOCO_FROM, MUJOCO_BELOW = (3, 3), (3, 9)
 """versions of MuJoCo whose trajectories are tested"""
 EXTRAS = {
     "h5py": ("hdf5", "reading D4RL files"),
+    "pyarrow": ("lerobot", "reading and writing LeRobot datasets"),
+    "av": ("lerobot", "their videos"),
     "gymnasium_robotics": ("robotics", "Fetch, Adroit, Kitchen"),
     "gym_pusht": ("pusht", "PushT"),
     "onnx": ("export", "writing .onnx files"),

@@ -35,6 +35,8 @@ def check(rows):
         ("offpolicy/dql", {"dql"}),
         ("offpolicy/fql", {"fql"}),
         ("bc", {"threads1"}),
+        ("data/random", {"memory", "zarr", "mp4", "lerobot", "lerobot-cached", "parquet-png", "hdf5"}),
+        ("data/sequential", {"zarr", "mp4", "lerobot-cached", "parquet-png", "hdf5", "bare"}),
         ("offpolicy/sac", {"ours", "stable-baselines3"}),
         ("dppo", {"env", "sampling", "scoring", "update", "iteration"}),
     ],
@@ -101,3 +103,21 @@ def test_limits_are_measured_once():
     limits = Limits(QUICK, fast_matmul=False)
     assert limits.gemm(1) == limits.gemm(1)
     assert limits.seconds(1e9, 0.0 + 4096, 1, 1) >= 1e9 / limits.gemm(1)
+
+
+def test_every_way_reads_the_same_frames():
+    from contextlib import ExitStack
+
+    import numpy as np
+
+    from noisepilot.benchmarks.frames import CAMERA, Shelf
+
+    rows = np.array([3, 40, 41, 150])
+    with ExitStack() as stack:
+        shelf = Shelf(stack, TINY)
+        frames = shelf.episodes.data[CAMERA][rows]
+        assert (shelf.memory(rows).obs["images.front"][:, 0].numpy() == frames).all()
+        for exact in (shelf.zarr, shelf.parquet, shelf.hdf5):
+            assert (np.stack(list(exact(rows))) == frames).all()
+        for lossy in (shelf.mp4, shelf.lerobot, shelf.lerobot_cached):
+            assert np.abs(np.stack(list(lossy(rows))).astype(int) - frames).mean() < 3
