@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..envs.d4rl import named
 from ..errors import UserError
 from .episodes import Episodes
 from .validity import require_sound
@@ -14,13 +15,15 @@ def load(path: str | Path, *, strict: bool = True) -> Episodes:
     """Read a dataset: a zarr folder, a D4RL `.hdf5`, or an `.npz`.
 
     Args:
-        path: folder or file.
+        path: folder or file, or a name of D4RL whose file lies in D4RL's folder.
         strict: refuse NaN, infinity and empty episodes; a check of the data reads without.
 
     Raises:
         UserError: where `path` is missing, unknown, damaged or (if strict) unsound.
     """
     path = Path(path)
+    if not path.exists() and (known := named(str(path))):
+        path = known.local_file()
     if not path.exists():
         raise UserError(f"no dataset at {path}: check the path")
     try:
