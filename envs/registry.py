@@ -12,6 +12,7 @@ from . import d4rl
 from .core import Core
 from .keywords import build_task, split_limit
 from .maze import MAPS, named_map
+from .suites import METAWORLD, ogbench_sets
 
 if TYPE_CHECKING:
     from .vector import TensorEnv
@@ -59,6 +60,43 @@ def maze_entries() -> dict[str, Entry]:
     }
 
 
+def ogbench_entries() -> dict[str, Entry]:
+    """OGBench's data sets as environments: with a goal to reach, and with one task and its reward."""
+    return {
+        f"ogbench/{name}{suffix}-v0": Entry(
+            "worker", "ogbench:Bench", "ogbench:make_ogbench", limit, {"env": f"{env}{suffix}-v0"}
+        )
+        for name, (env, limit) in ogbench_sets().items()
+        for suffix in ("", "-singletask")
+    }
+
+
+def antmaze_entries() -> dict[str, Entry]:
+    """AntMaze in every map, with both rewards."""
+    return {
+        f"AntMaze_{name}{suffix}-v5": Entry(
+            "worker",
+            "antmaze:AntMaze",
+            "antmaze:make_antmaze",
+            700 if name == "UMaze" else 1000,
+            {"maze_map": named_map(name), "reward_type": reward},
+        )
+        for name in MAPS
+        for suffix, reward in (("", "sparse"), ("Dense", "dense"))
+    }
+
+
+def hand_entries() -> dict[str, Entry]:
+    """The tasks of the Adroit hand that are not native."""
+    return {
+        f"AdroitHand{task}{suffix}-v1": Entry(
+            "worker", "hand:Hand", "hand:make_hand", 200, {"task": task, "reward_type": reward}
+        )
+        for task in ("Hammer", "Pen", "Relocate")
+        for suffix, reward in (("", "dense"), ("Sparse", "sparse"))
+    }
+
+
 TABLE = {
     "Hopper-v5": Entry("rollout", "locomotion:Hopper"),
     "HalfCheetah-v5": Entry("rollout", "locomotion:HalfCheetah"),
@@ -75,7 +113,21 @@ TABLE = {
     "AdroitHandDoorSparse-v1": Entry(
         "threads", "adroit:Door", "adroit:make_door", 200, preset={"reward_type": "sparse"}
     ),
+    **hand_entries(),
+    **antmaze_entries(),
+    "FrankaKitchen-v1": Entry("worker", "kitchen:Kitchen", "kitchen:make_kitchen", 280),
     "gym_pusht/PushT-v0": Entry("worker", "pusht:PushT", "pusht:make_pusht", 300),
+    **{
+        f"metaworld/{task}-v3": Entry(
+            "worker", "metaworld:Sawyer", "metaworld:make_metaworld", 500, {"task": f"{task}-v3"}
+        )
+        for task in METAWORLD
+    },
+    **ogbench_entries(),
+    **{
+        f"gym_aloha/Aloha{name}-v0": Entry("worker", "aloha:Aloha", "aloha:make_aloha", 300, {"task": task})
+        for name, task in (("Insertion", "insertion"), ("TransferCube", "transfer_cube"))
+    },
 }
 
 

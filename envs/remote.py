@@ -99,6 +99,14 @@ class RemoteCore:
         self.episodes.set_state(chosen, state, obs)
         return obs
 
+    def expert(self) -> np.ndarray:
+        """What the environments' scripted experts do now, (N, 1, A); zero where no episode runs."""
+        action = np.zeros((self.num_envs, 1, self.spec.action.dim))
+        running = np.flatnonzero(~self.episodes.ended)
+        if len(running):
+            action[running, 0] = self._ask("expert", running, {}, {})["action"]
+        return action
+
     def render(self, slot: int = 0, width: int = 320, height: int = 240) -> np.ndarray:
         """A picture as the environment draws it, sampled to (height, width, 3) uint8."""
         process = self.processes[self.owner[slot]]
@@ -165,7 +173,7 @@ def make_remote(
             """on the command line as --env-kwargs '{"max_episode_steps": 500}'"""
         )
     dtypes = {name: leaf["dtype"] for name, leaf in facts["obs"].items()}
-    spec = replace(remote_spec(env, facts, limit, kwargs), **known)
+    spec = replace(remote_spec(env, facts, limit, kwargs), **{**known, "max_steps": limit})
     return RemoteCore(spec, num_envs, processes, dtypes)
 
 
@@ -174,10 +182,15 @@ def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[
     action = facts["action"]
     return EnvSpec(
         id=env,
-        obs={name: ArraySpec(tuple(leaf["shape"])) for name, leaf in facts["obs"].items()},
-        action=ArraySpec(tuple(action["shape"]), low=tuple(action["low"]), high=tuple(action["high"])),
+        obs={name: array_spec(leaf) for name, leaf in facts["obs"].items()},
+        action=replace(array_spec(action), low=tuple(action["low"]), high=tuple(action["high"])),
         control_hz=facts["control_hz"],
         max_steps=limit,
         signals=tuple(facts["signals"]),
         kwargs=dict(kwargs),
     )
+
+
+def array_spec(fact: Mapping[str, Any]) -> ArraySpec:
+    """Shape, names and unit that a worker reported."""
+    return ArraySpec(tuple(fact["shape"]), tuple(fact["names"]), unit=fact["unit"])

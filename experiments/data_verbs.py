@@ -26,7 +26,8 @@ class Collect:
     """Collect episodes of an actor in an environment; an interrupted collection continues where it was."""
 
     actor: str
-    """`waypoint` (PointMaze), `random`, a policy folder or run, or FILE.npz[:snapshot]"""
+    """`waypoint` (PointMaze), `expert` (suites with scripted ones), `random`, a policy folder or run, or
+    FILE.npz[:snapshot]"""
     out: str
     """dataset folder to write or continue"""
     episodes: int = 100
@@ -90,7 +91,7 @@ def collect(config: Collect) -> int:
         raise UserError(f"{config.episodes} episodes in {config.slots} slots: both must be at least 1")
     core = make_core(config.env.id, min(config.slots, config.episodes), **config.env.kwargs)
     try:
-        controller = make_controller(config.actor, core.spec, config.noise)
+        controller = make_controller(config.actor, core.spec, config.noise, core)
         source = f"{Path(config.actor).name}, noise {config.noise:g}"
         total, unit = (config.steps, "steps") if config.steps else (config.episodes, "episodes")
         with Progress(f"collect {config.env.id}", total=total, unit=unit) as progress:
