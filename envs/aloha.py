@@ -63,7 +63,18 @@ class Arms(Suited):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
         obs, info = super().reset(seed=seed)
+        self.seen = (obs, 0.0, False, False, {"success": False})
         return obs, {**info, "success": False}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """One action; where the simulation diverges, the episode ends without success."""
+        from dm_control.rl.control import PhysicsError
+
+        try:
+            self.seen = super().step(action)
+        except PhysicsError:
+            return self.seen[0], 0.0, True, False, {"success": False}
+        return self.seen
 
     def look(self, obs: Any, info: Any) -> dict[str, np.ndarray]:
         """Joints, and objects where no camera shows them."""

@@ -20,6 +20,8 @@ from .remote import RemoteCore, make_remote
 from .suited import Suited, SuiteTask, require
 
 T = TypeVar("T")
+ARM_HZ = 20.0
+"""actions per second of the arm; mazes state theirs"""
 TASKS = 5
 """of every environment"""
 PLACED = 0.04
@@ -60,6 +62,7 @@ class Arena(Suited):
         self.random = np.random.RandomState(0).get_state()
         self.oracle: Any = None
         self.cube = 0
+        keep_action_space(env.unwrapped)
         super().__init__(env, task)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -130,6 +133,17 @@ class Arena(Suited):
             np.random.set_state(others)
 
 
+def keep_action_space(inner: Any) -> None:
+    """Make a space that is built anew whenever it is asked for, and so never seeded, one and the same.
+
+    OGBench samples actions from it while it resets: the goal's observation follows from them.
+    """
+    kept = inner.action_space
+    if inner.action_space is not kept:
+        kind = type(inner)
+        inner.__class__ = type(kind.__name__, (kind,), {"action_space": property(lambda _: kept)})
+
+
 def open_ogbench(**keywords: Any) -> gym.Env:
     """One environment, in a worker."""
     import ogbench  # noqa: F401 (registers its environments)
@@ -143,4 +157,6 @@ def open_ogbench(**keywords: Any) -> gym.Env:
 def make_ogbench(task: Bench, num_envs: int, **facts: Any) -> RemoteCore:
     """Build N slots in workers; `facts` are fields of EnvSpec that the table of environments knows."""
     require("ogbench", facts["id"])
-    return make_remote(f"{__name__}:{open_ogbench.__name__}", num_envs, asdict(task), facts)
+    arm = task.env.startswith(("cube", "scene", "puzzle"))
+    known = {"control_hz": ARM_HZ, **facts} if arm else facts
+    return make_remote(f"{__name__}:{open_ogbench.__name__}", num_envs, asdict(task), known)
