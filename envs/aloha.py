@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from .remote import RemoteCore, make_remote
-from .suited import Suited, SuiteTask, require
+from .suited import Suited, SuiteTask, given, require
 
 CONTROL_HZ = 50.0
 ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
@@ -97,7 +97,7 @@ def open_aloha(**keywords: Any) -> gym.Env:
     """One environment, in a worker."""
     from gym_aloha.env import AlohaEnv
 
-    task = Aloha(**keywords)
+    task = Aloha(**given(keywords))
     return Arms(AlohaEnv(task.task, obs_type="pixels_agent_pos"), task)
 
 

@@ -17,7 +17,7 @@ from ..errors import UserError, unknown
 from .maze import Cell, Map, Maze
 from .remote import RemoteCore, make_remote
 from .sparse import SPARSE
-from .suited import Names, Suited, SuiteTask, require
+from .suited import Names, Suited, SuiteTask, given, require
 
 CONTROL_HZ = 20.0
 """five physics steps of 10 ms per action"""
@@ -80,7 +80,7 @@ def open_antmaze(**keywords: Any) -> gym.Env:
     """One environment, in a worker."""
     from gymnasium_robotics.envs.maze.ant_maze_v5 import AntMazeEnv
 
-    task = AntMaze(**{**keywords, "maze_map": tuple(map(tuple, keywords["maze_map"]))})
+    task = AntMaze(**given(keywords))
     env = AntMazeEnv(
         maze_map=[list(row) for row in task.maze_map],
         reward_type=task.reward_type if task.reward_type == "dense" else "sparse",

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import unknown
 from .remote import RemoteCore, make_remote
 from .sparse import SPARSE
-from .suited import Names, Suited, SuiteTask, require
+from .suited import Names, Suited, SuiteTask, given, require
 
 CONTROL_HZ = 100.0
 """five physics steps of 2 ms per action"""
@@ -89,7 +89,7 @@ class Grasp(Suited):
 
 def open_hand(**keywords: Any) -> gym.Env:
     """One environment, in a worker."""
-    task = Hand(**keywords)
+    task = Hand(**given(keywords))
     module = import_module(f"gymnasium_robotics.envs.adroit_hand.adroit_{task.task.lower()}")
     make = getattr(module, f"AdroitHand{task.task}Env")
     return Grasp(make(reward_type="sparse" if task.reward_type == "sparse" else "dense"), task)

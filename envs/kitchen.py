@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UserError, unknown
 from .remote import RemoteCore, make_remote
-from .suited import Names, Suited, SuiteTask, require
+from .suited import Names, Suited, SuiteTask, given, require
 
 CONTROL_HZ = 12.5
 """forty physics steps of 2 ms per action"""
@@ -92,7 +92,7 @@ def open_kitchen(**keywords: Any) -> gym.Env:
     """One environment, in a worker."""
     from gymnasium_robotics.envs.franka_kitchen.kitchen_env import KitchenEnv
 
-    task = Kitchen(**keywords)
+    task = Kitchen(**given(keywords))
     # Ended by `Suited`, after the reward is judged.
     return Cook(KitchenEnv(list(task.tasks_to_complete), terminate_on_tasks_completed=False), task)
 

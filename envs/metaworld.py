@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from .remote import RemoteCore, make_remote
-from .suited import Suited, SuiteTask, require
+from .suited import Suited, SuiteTask, given, require
 
 CONTROL_HZ = 80.0
 """five physics steps of 2.5 ms per action"""
@@ -69,7 +69,7 @@ def open_metaworld(**keywords: Any) -> gym.Env:
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     from metaworld.policies import ENV_POLICY_MAP
 
-    task = Sawyer(**keywords)
+    task = Sawyer(**given(keywords))
     env: Any = ALL_V3_ENVIRONMENTS[task.task]()
     env._partially_observable = False
     vars(env).pop("sawyer_observation_space", None)  # kept from when the goal was hidden, it would clip it to zero

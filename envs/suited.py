@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ..errors import UserError, unknown
+from .keywords import as_tuple
 from .sparse import SPARSE, sparse_reward
 from .suites import SUITES
 
@@ -115,7 +116,11 @@ class Suited(gym.Wrapper):
 
         model, data = self.scene()
         height, width = size or (self.task.image_height, self.task.image_width)
-        if self._renderer is None or (self._renderer.height, self._renderer.width, self._model) != (height, width, model):
+        if self._renderer is None or (self._renderer.height, self._renderer.width, self._model) != (
+            height,
+            width,
+            model,
+        ):
             if self._renderer is not None:
                 self._renderer.close()
             self._model = model
@@ -130,6 +135,11 @@ class Suited(gym.Wrapper):
             for name in self.task.cameras:
                 if name not in known:
                     raise unknown("camera", name, known)
+
+
+def given(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords as a worker gets them, JSON's lists made tuples again."""
+    return {name: as_tuple(value) for name, value in keywords.items()}
 
 
 def require(suite: str, env: str) -> None:

@@ -115,7 +115,11 @@ OGBENCH = {
     "puzzle-4x4": 500,
     "puzzle-4x5": 1000,
     "puzzle-4x6": 1000,
-    **{f"{robot}-{size}": 1000 for robot in ("pointmaze", "antmaze") for size in ("medium", "large", "giant", "teleport")},
+    **{
+        f"{robot}-{size}": 1000
+        for robot in ("pointmaze", "antmaze")
+        for size in ("medium", "large", "giant", "teleport")
+    },
     "humanoidmaze-medium": 2000,
     "humanoidmaze-large": 2000,
     "humanoidmaze-giant": 4000,
