@@ -1,5 +1,6 @@
-"""AntMaze: a four-legged robot walks through a maze, by Gymnasium-Robotics. Fu et al. 2020,
-https://arxiv.org/abs/2004.07219.
+"""AntMaze: a four-legged robot walks through a maze, by Gymnasium-Robotics.
+
+Fu et al. 2020, https://arxiv.org/abs/2004.07219.
 
 The state is D4RL's: positions with x and y, then velocities; contact forces, which Gymnasium-Robotics adds, are
 left out. Cells are four metres wide; the goal is reached within 0.45 m.

@@ -1,5 +1,6 @@
-"""Franka Kitchen: an arm opens, turns and moves what a kitchen has, by Gymnasium-Robotics. Gupta et al. 2019,
-https://arxiv.org/abs/1910.11956.
+"""Franka Kitchen: an arm opens, turns and moves what a kitchen has, by Gymnasium-Robotics.
+
+Gupta et al. 2019, https://arxiv.org/abs/1910.11956.
 
 Success is that all tasks asked for are done; the signal `completed` counts those that are.
 """
@@ -21,10 +22,22 @@ CONTROL_HZ = 12.5
 """forty physics steps of 2 ms per action"""
 TASKS = ("microwave", "kettle", "bottom burner", "top burner", "light switch", "slide cabinet", "hinge cabinet")
 ROBOT = (*(f"joint_{i}" for i in range(1, 8)), "finger_right", "finger_left")
-OBJECTS = (
-    "knob_1 bottom_right_burner knob_2 bottom_left_burner knob_3 top_right_burner knob_4 top_left_burner "
-    "light_switch light slide_cabinet left_hinge_cabinet right_hinge_cabinet microwave"
-).split()
+OBJECTS = [
+    "knob_1",
+    "bottom_right_burner",
+    "knob_2",
+    "bottom_left_burner",
+    "knob_3",
+    "top_right_burner",
+    "knob_4",
+    "top_left_burner",
+    "light_switch",
+    "light",
+    "slide_cabinet",
+    "left_hinge_cabinet",
+    "right_hinge_cabinet",
+    "microwave",
+]
 KETTLE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 SPEED = ("vx", "vy", "vz", "wx", "wy", "wz")
 

@@ -57,12 +57,13 @@ class Suited(gym.Wrapper):
         super().__init__(env)
         self.task = task
         self._renderer: Any = None
+        self._drawn: Any = None
         parts: dict[str, spaces.Space] = {
             name: spaces.Box(-np.inf, np.inf, (size,), np.float64) for name, size in self.shapes.items()
         }
         picture = spaces.Box(0, 255, (task.image_height, task.image_width, 3), np.uint8)
         if task.cameras:
-            parts["images"] = spaces.Dict({name: picture for name in task.cameras})
+            parts["images"] = spaces.Dict(dict.fromkeys(task.cameras, picture))
         self.observation_space = spaces.Dict(parts)
         self._check_cameras()
 

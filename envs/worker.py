@@ -17,7 +17,6 @@ from ..errors import UserError
 from .foreign import boxes, check_action, describe, open_env, read, succeeded
 from .wire import Message, receive, send
 
-
 OPERATIONS = ("reset", "step", "replay", "expert", "render")
 """what a parent may ask for"""
 
