@@ -22,22 +22,11 @@ CONTROL_HZ = 12.5
 """forty physics steps of 2 ms per action"""
 TASKS = ("microwave", "kettle", "bottom burner", "top burner", "light switch", "slide cabinet", "hinge cabinet")
 ROBOT = (*(f"joint_{i}" for i in range(1, 8)), "finger_right", "finger_left")
-OBJECTS = [
-    "knob_1",
-    "bottom_right_burner",
-    "knob_2",
-    "bottom_left_burner",
-    "knob_3",
-    "top_right_burner",
-    "knob_4",
-    "top_left_burner",
-    "light_switch",
-    "light",
-    "slide_cabinet",
-    "left_hinge_cabinet",
-    "right_hinge_cabinet",
-    "microwave",
-]
+KNOBS = ("bottom_right", "bottom_left", "top_right", "top_left")
+OBJECTS = (
+    *(part for i, place in enumerate(KNOBS, 1) for part in (f"knob_{i}", f"{place}_burner")),
+    *("light_switch", "light", "slide_cabinet", "left_hinge_cabinet", "right_hinge_cabinet", "microwave"),
+)
 KETTLE = ("x", "y", "z", "qw", "qx", "qy", "qz")
 SPEED = ("vx", "vy", "vz", "wx", "wy", "wz")
 

@@ -109,7 +109,8 @@ def collect(config: Collect) -> int:
         core.close()
     rate = "" if summary.success_rate is None else f", success {100 * summary.success_rate:.1f} %"
     returns = f"return {summary.mean_return:.4g} ± {summary.std_return:.3g}{rate}"
-    print(f"{config.out}: {summary.episodes} episodes, {summary.steps} steps, {returns}")
+    voided = f", {summary.voided} lost episodes recorded again" if summary.voided else ""
+    print(f"{config.out}: {summary.episodes} episodes, {summary.steps} steps, {returns}{voided}")
     return 0
 
 
