@@ -62,7 +62,10 @@ SUITES = {
     "metaworld": Suite(
         "metaworld",
         "metaworld",
-        (("scipy", "imageio", MUJOCO), ("--no-deps", "metaworld==3.1.1")),  # it asks for mujoco 3.3.0 alone
+        (
+            ("scipy", "imageio", "packaging", MUJOCO),
+            ("--no-deps", "metaworld==3.1.1"),
+        ),  # it asks for mujoco 3.3.0 alone
         "metaworld/reach-v3",
         {"cameras": ["corner2"]},
         "metaworld/<task>-v3",
@@ -83,7 +86,13 @@ SUITES = {
         {"cameras": ["top"]},
         "gym_aloha/Aloha*-v0",
     ),
-    "robosuite": Suite("robosuite", "robosuite", (ARMS, ("--no-deps", "robosuite==1.4.1"))),
+    "robosuite": Suite(
+        "robosuite",
+        "robosuite",
+        (ARMS, ("--no-deps", "robosuite==1.4.1")),
+        "robosuite/Lift",
+        ids="robosuite/<task>",
+    ),
     "libero": Suite(
         "libero",
         "hf-libero",
@@ -91,6 +100,7 @@ SUITES = {
             (*ARMS, "h5py", "easydict", "future", "pyyaml", "tqdm", "matplotlib"),
             ("--no-deps", "bddl==1.0.1", "robosuite==1.4.1", "hf-libero==0.1.4"),
         ),
+        ids="LIBERO's tasks",
         note="its assets folder comes separately",
     ),
 }

@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("report_verbs:report", "write one HTML page about a run"),
     "import": ("import_verbs:import_weights", "turn official DPPO weights into a policy"),
     "bench": ("bench_verbs:bench", "measure speed beside its peers and the machine's limits"),
+    "envs": ("envs_verb:envs", "list, install and try suites of environments"),
     "doctor": ("doctor:doctor", "say what works on this machine, and the fix for what does not"),
     "list": ("list_verb:list_all", "list recipes, algorithms and environments"),
 }
