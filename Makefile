@@ -6,11 +6,12 @@ TORCH ?= torch==2.13.0
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 
-.PHONY: help demo test lint types suite clean
+.PHONY: help demo test test-suites lint types suite clean
 
 help:
 	@echo "make demo   install into $(VENV), then learn, improve, distill, export and run a policy (about 10 minutes)"
 	@echo "make test   install into $(VENV), then lint, types and tests (about 15 minutes)"
+	@echo "make test-suites  install the suites of environments into $(VENV) too, and test their adapters"
 	@echo "make clean  remove $(VENV) and what the demo wrote"
 
 $(VENV)/bin/pip:
@@ -45,6 +46,12 @@ types: $(DEV)
 suite: $(DEV)
 	@echo "== pytest"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+SUITES ?= robotics pusht metaworld ogbench aloha
+
+test-suites: $(DEV)
+	@for suite in $(SUITES); do $(BIN)/noisepilot envs install $$suite || exit 1; done
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/suites
 
 clean:
 	rm -rf $(VENV) .demo

@@ -138,10 +138,13 @@ class _Slots:
         if known:
             self.success |= ((_numpy(step.signals["success"]) > 0) & valid).any(1)
         over, cut = _numpy(step.terminated).any(1), _numpy(step.truncated).any(1)
+        void = _numpy(step.void)
         infos: Infos = [{} for _ in valid]
         for slot in np.flatnonzero(over | cut).tolist():
             taken = round(time.perf_counter() - self.started, 6)
             infos[slot]["TimeLimit.truncated"] = bool(cut[slot] and not over[slot])
+            if void[slot]:  # lost with its worker: no episode to count
+                continue
             infos[slot]["episode"] = {"r": float(self.returns[slot]), "l": int(self.length[slot]), "t": taken}
             if known:
                 infos[slot]["is_success"] = bool(self.success[slot])

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..envs.d4rl import named
 from ..errors import UserError, unknown
 from .episodes import Episodes
 from .source import Source, collect
@@ -33,7 +34,7 @@ def load(path: str | Path, *, strict: bool = True, **options: Any) -> Episodes:
     """Read a dataset of any known format into memory.
 
     Args:
-        path: folder or file.
+        path: folder or file, or a name of D4RL whose file lies in D4RL's folder.
         strict: refuse NaN, infinity and empty episodes; a check of the data reads without.
         **options: of the format, see its module's `open_source`.
 
@@ -57,6 +58,8 @@ def open_source(path: str | Path, **options: Any) -> Source:
         UserError: where `path` is missing, unknown or damaged, or the format has no such option.
     """
     path = Path(path)
+    if not path.exists() and (known := named(str(path))):
+        path = known.local_file()
     if not path.exists():
         raise UserError(f"no dataset at {path}: check the path")
     try:

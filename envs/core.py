@@ -25,6 +25,9 @@ class Step:
     A slot that terminates or is truncated inside the chunk does not move further: later entries have `valid`
     False, reward and signals 0, both flags False, and repeat its final observation. The same holds for a slot
     that ended earlier and was not reset: it idles with `valid` False throughout.
+
+    An episode that was lost, because the process that ran it died, is `void`: truncated without a valid action. It
+    counts for nothing; learning may take it as cut off where it was last seen.
     """
 
     obs: Mapping[str, Any]
@@ -49,6 +52,11 @@ class Step:
     def ended(self) -> Any:
         """(N,) bool: the episode ended inside this chunk."""
         return (self.terminated | self.truncated).any(1)
+
+    @property
+    def void(self) -> Any:
+        """(N,) bool: the episode was lost before this chunk."""
+        return (self.truncated & ~self.valid).any(1)
 
     def map(self, fn: Callable[[Any], Any]) -> Step:
         """Apply `fn` to every array."""

@@ -114,15 +114,28 @@ def describe(env: str, made: gym.Env) -> dict[str, Any]:
     parts = boxes(env, made.observation_space)
     action = check_action(env, made.action_space)
     reports = [made.reset(seed=0)[1]]
+    names, units = stated(made, "names"), stated(made, "units")
     rest = np.clip(np.zeros(action.shape), action.low, action.high).astype(action.dtype)
     reports.append(made.step(rest)[4])
+
+    def words(name: str) -> dict[str, Any]:
+        return {"names": names.get(name, ()), "unit": units.get(name, "")}
+
+    arrays = {name: {"shape": box.shape, "dtype": np.dtype(box.dtype).str} for name, box in parts.items()}
+    limits = {"low": action.low.tolist(), "high": action.high.tolist()}
     return {
-        "obs": {name: {"shape": box.shape, "dtype": np.dtype(box.dtype).str} for name, box in parts.items()},
-        "action": {"shape": action.shape, "low": action.low.tolist(), "high": action.high.tolist()},
+        "obs": {name: array | words(name) for name, array in arrays.items()},
+        "action": {"shape": action.shape, **limits, **words("action")},
         "max_steps": max_steps(made),
         "control_hz": control_hz(made),
         "signals": signals(made, reports),
     }
+
+
+def stated(made: gym.Env, attribute: str) -> Mapping[str, Any]:
+    """A mapping by observation (or `action`) that an environment may state: `names` of elements, `units`."""
+    found = made.get_wrapper_attr(attribute) if made.has_wrapper_attr(attribute) else {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def max_steps(made: gym.Env) -> int | None:

@@ -41,6 +41,7 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int | str": (lambda v: isinstance(v, (int, str)), "a name or a number"),
     "Range": (is_pair, "two numbers"),
     "Cell | None": (lambda v: v is None or is_pair(v), "a row and a column"),
+    "Names": (lambda v: isinstance(v, tuple) and all(isinstance(name, str) for name in v), "a list of names"),
     "Map": (lambda v: isinstance(v, tuple) and all(isinstance(row, tuple) for row in v), "rows of cells"),
 }
 """annotation of a field -> what its value must be, as a test and in words"""

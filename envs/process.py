@@ -14,6 +14,10 @@ from ..errors import UserError
 from .wire import Message, receive, send
 
 
+class WorkerEndedError(UserError):
+    """A worker is gone; the message holds its last words."""
+
+
 class Process:
     """One worker and the pipes to it."""
 
@@ -62,23 +66,51 @@ class Process:
             self.popen.wait()
         self.log.close()
 
-    def _ended(self) -> UserError:
+    def _ended(self) -> WorkerEndedError:
         code = self.popen.wait()
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no message")
-        return UserError(f"{self.env}: a worker process ended with code {code}: {last}")
+        return WorkerEndedError(f"{self.env}: a worker process ended with code {code}: {last}")
 
 
-def exchange(processes: Sequence[Process], messages: Mapping[int, Message]) -> list[Message]:
-    """Send to all, then hear all: they work at the same time. The first fault ends every process."""
-    try:
-        for worker, message in messages.items():
+def ask(
+    processes: Sequence[Process], messages: Mapping[int, Message]
+) -> tuple[dict[int, Message], dict[int, WorkerEndedError]]:
+    """Send to all, then hear all: they work at the same time.
+
+    Returns:
+        Answers by worker, and the workers that were found dead.
+
+    Raises:
+        UserError: for a fault of an environment; every process is ended then.
+    """
+    replies: dict[int, Message] = {}
+    dead: dict[int, WorkerEndedError] = {}
+    for worker, message in messages.items():
+        try:
             processes[worker].send(message)
-        return [processes[worker].receive() for worker in messages]
+        except WorkerEndedError as error:
+            dead[worker] = error
+    try:
+        for worker in messages.keys() - dead.keys():
+            try:
+                replies[worker] = processes[worker].receive()
+            except WorkerEndedError as error:
+                dead[worker] = error
     except UserError:
         close_all(processes)
         raise
+    return {worker: replies[worker] for worker in messages if worker in replies}, dead
+
+
+def exchange(processes: Sequence[Process], messages: Mapping[int, Message]) -> list[Message]:
+    """As `ask`, where a dead worker is a fault too: the first ends every process."""
+    replies, dead = ask(processes, messages)
+    for error in dead.values():
+        close_all(processes)
+        raise error
+    return list(replies.values())
 
 
 def close_all(processes: Sequence[Process]) -> None:

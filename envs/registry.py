@@ -8,9 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import UserError
+from . import d4rl
 from .core import Core
 from .keywords import build_task, split_limit
 from .maze import MAPS, named_map
+from .suites import METAWORLD, ogbench_sets
 
 if TYPE_CHECKING:
     from .vector import TensorEnv
@@ -28,8 +30,6 @@ class Entry:
     make: str = "mujoco_core:make_mujoco"
     """what builds a Core from that, as `module:function`"""
     max_steps: int = 1000
-    reference: tuple[float, float] | None = None
-    """returns of a random and an expert policy (D4RL's infos.py)"""
     preset: Mapping[str, Any] = field(default_factory=dict)
     """keywords that the id implies"""
 
@@ -60,13 +60,50 @@ def maze_entries() -> dict[str, Entry]:
     }
 
 
+def ogbench_entries() -> dict[str, Entry]:
+    """OGBench's data sets as environments: with a goal to reach, and with one task and its reward."""
+    return {
+        f"ogbench/{name}{suffix}-v0": Entry(
+            "worker", "ogbench:Bench", "ogbench:make_ogbench", limit, {"env": f"{env}{suffix}-v0"}
+        )
+        for name, (env, limit) in ogbench_sets().items()
+        for suffix in ("", "-singletask")
+    }
+
+
+def antmaze_entries() -> dict[str, Entry]:
+    """AntMaze in every map, with both rewards."""
+    return {
+        f"AntMaze_{name}{suffix}-v5": Entry(
+            "worker",
+            "antmaze:AntMaze",
+            "antmaze:make_antmaze",
+            700 if name == "UMaze" else 1000,
+            {"maze_map": named_map(name), "reward_type": reward},
+        )
+        for name in MAPS
+        for suffix, reward in (("", "sparse"), ("Dense", "dense"))
+    }
+
+
+def hand_entries() -> dict[str, Entry]:
+    """The tasks of the Adroit hand that are not native."""
+    return {
+        f"AdroitHand{task}{suffix}-v1": Entry(
+            "worker", "hand:Hand", "hand:make_hand", 200, {"task": task, "reward_type": reward}
+        )
+        for task in ("Hammer", "Pen", "Relocate")
+        for suffix, reward in (("", "dense"), ("Sparse", "sparse"))
+    }
+
+
 TABLE = {
-    "Hopper-v5": Entry("rollout", "locomotion:Hopper", reference=(-20.272305, 3234.3)),
-    "HalfCheetah-v5": Entry("rollout", "locomotion:HalfCheetah", reference=(-280.178953, 12135.0)),
-    "Walker2d-v5": Entry("rollout", "locomotion:Walker2d", reference=(1.629008, 4592.3)),
+    "Hopper-v5": Entry("rollout", "locomotion:Hopper"),
+    "HalfCheetah-v5": Entry("rollout", "locomotion:HalfCheetah"),
+    "Walker2d-v5": Entry("rollout", "locomotion:Walker2d"),
     "Swimmer-v5": Entry("rollout", "locomotion:Swimmer"),
     "InvertedPendulum-v5": Entry("rollout", "classic:InvertedPendulum"),
-    "Ant-v5": Entry("threads", "legged:Ant", reference=(-325.6, 3879.7)),
+    "Ant-v5": Entry("threads", "legged:Ant"),
     "Humanoid-v5": Entry("threads", "legged:Humanoid"),
     "Reacher-v5": Entry("threads", "classic:Reacher", max_steps=50),
     "Pusher-v5": Entry("threads", "classic:Pusher", max_steps=100),
@@ -76,7 +113,21 @@ TABLE = {
     "AdroitHandDoorSparse-v1": Entry(
         "threads", "adroit:Door", "adroit:make_door", 200, preset={"reward_type": "sparse"}
     ),
+    **hand_entries(),
+    **antmaze_entries(),
+    "FrankaKitchen-v1": Entry("worker", "kitchen:Kitchen", "kitchen:make_kitchen", 280),
     "gym_pusht/PushT-v0": Entry("worker", "pusht:PushT", "pusht:make_pusht", 300),
+    **{
+        f"metaworld/{task}-v3": Entry(
+            "worker", "metaworld:Sawyer", "metaworld:make_metaworld", 500, {"task": f"{task}-v3"}
+        )
+        for task in METAWORLD
+    },
+    **ogbench_entries(),
+    **{
+        f"gym_aloha/Aloha{name}-v0": Entry("worker", "aloha:Aloha", "aloha:make_aloha", 300, {"task": task})
+        for name, task in (("Insertion", "insertion"), ("TransferCube", "transfer_cube"))
+    },
 }
 
 
@@ -84,7 +135,8 @@ def make_core(env: str, num_envs: int = 1, **kwargs: Any) -> Core:
     """Make `num_envs` environments behind the numpy protocol; imports no torch.
 
     Args:
-        env: an id of `list_envs()`, any id registered with Gymnasium, or `package.module:factory`.
+        env: an id of `list_envs()`, any id registered with Gymnasium, `package.module:factory`, or one of D4RL's
+            names (`hopper-medium-v2`), which stands for an id and keywords.
         num_envs: N, the number of slots.
         **kwargs: Gymnasium's keywords of that environment, and `max_episode_steps`.
 
@@ -93,15 +145,18 @@ def make_core(env: str, num_envs: int = 1, **kwargs: Any) -> Core:
     """
     if num_envs < 1:
         raise UserError(f"num_envs must be at least 1, got {num_envs}")
+    env, kwargs = d4rl.resolve(env, kwargs)
+    known = {"reference": d4rl.reference(env, kwargs)}
     entry = TABLE.get(env)
     if entry is None:
-        return find("remote:make_remote")(env, num_envs, kwargs)
+        return find("remote:make_remote")(env, num_envs, kwargs, known)
     task, limit = entry.build_task(env, kwargs)
-    return find(entry.make)(task, num_envs, id=env, max_steps=limit, reference=entry.reference, kwargs=dict(kwargs))
+    return find(entry.make)(task, num_envs, id=env, max_steps=limit, kwargs=kwargs, **known)
 
 
 def make_task(env: str, kwargs: Mapping[str, Any]) -> Any:
     """The keywords of an environment as its adapter understands them; None where it has no adapter."""
+    env, kwargs = d4rl.resolve(env, kwargs)
     return TABLE[env].build_task(env, kwargs)[0] if env in TABLE else None
 
 

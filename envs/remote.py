@@ -6,6 +6,7 @@ N slots, M running, n actions per chunk, A action dimensions.
 from __future__ import annotations
 
 import json
+import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,18 +19,30 @@ from ..errors import UserError
 from ..spec import ArraySpec, EnvSpec
 from .core import State, Step
 from .episodes import Episodes, Outcome, check_seeds
-from .process import Process, close_all, exchange
+from .process import Process, WorkerEndedError, ask, close_all, exchange
 from .threads import cores
 from .wire import Message
 
+LIVES = 3
+"""times in a row that a worker is started anew: one that dies more often without ending an episode is a fault"""
+
 
 class RemoteCore:
-    """N slots spread over processes. A slot's state is its seed and its actions since, restored by replay."""
+    """N slots spread over processes. A slot's state is its seed and its actions since, restored by replay.
 
-    def __init__(self, spec: EnvSpec, num_envs: int, processes: Sequence[Process], dtypes: Mapping[str, str]) -> None:
+    A worker that dies is started anew. The episodes it ran are void (see `Step`), and `voided` counts them.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, num_envs: int, processes: list[Process], makes: list[Message], dtypes: Mapping[str, str]
+    ) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.processes = processes
+        self.makes = makes
+        self.deaths = np.zeros(len(processes), np.int64)
+        self.lost = np.zeros(num_envs, bool)
+        self.voided = 0
         self.episodes = Episodes(spec, num_envs, dtypes)
         self.owner, self.local = shares(num_envs, len(processes))
         self.seeds = np.full(num_envs, -1)
@@ -46,7 +59,8 @@ class RemoteCore:
         checked = check_seeds(seeds, chosen)
         for slot, seed in zip(chosen, checked, strict=True):
             self.seeds[slot], self.history[slot] = seed, []
-        obs = observations(self._ask("reset", chosen, {"seeds": np.array(checked)}, {}))
+        self.lost[chosen], self.episodes.ended[chosen] = False, True
+        obs = observations(self._ask("reset", chosen, {"seeds": np.array(checked)}, {}, again=True))
         self.episodes.begin(chosen, obs)
         return obs
 
@@ -55,7 +69,12 @@ class RemoteCore:
         slots, action = self.episodes.admit(action)
         if not len(slots):
             return self.episodes.idle(action.shape[1])
-        arrays = self._ask("step", slots, {}, {"action": action})
+        there = ~self.lost[slots]
+        arrays = self._ask("step", slots[there], {}, {"action": action[there]})
+        there = ~self.lost[slots]  # some may have been lost just now
+        if not there.any():
+            return self._void(self.episodes.idle(action.shape[1]), slots)
+        slots, lost, action = slots[there], slots[~there], action[there]
         outcome = Outcome(
             obs=observations(arrays),
             reward=arrays["reward"],
@@ -66,7 +85,18 @@ class RemoteCore:
         step, last = self.episodes.record(slots, outcome)
         for row, slot in enumerate(slots):
             self.history[slot].append(action[row, : last[row] + 1])
-        return step
+        self.deaths[self.owner[slots[self.episodes.ended[slots]]]] = 0
+        return self._void(step, lost)
+
+    def _void(self, step: Step, lost: np.ndarray) -> Step:
+        """Say that the episodes of slots are lost."""
+        if not len(lost):
+            return step
+        truncated = step.truncated.copy()
+        truncated[lost, 0] = True
+        self.lost[lost], self.episodes.ended[lost] = False, True
+        self.voided += len(lost)
+        return replace(step, truncated=truncated)
 
     def get_state(self, slots: Sequence[int] | None = None) -> State:
         """Seed and actions so far, padded by zeros, and the observation that a replay must reach."""
@@ -86,7 +116,9 @@ class RemoteCore:
         chosen = self.episodes.select(slots)
         started = np.flatnonzero(state["seed"] >= 0)
         head = {"seeds": state["seed"][started], "lengths": state["length"][started]}
-        replayed = observations(self._ask("replay", chosen[started], head, {"action": state["actions"][started]}))
+        replayed = observations(
+            self._ask("replay", chosen[started], head, {"action": state["actions"][started]}, again=True)
+        )
         obs = observations(state)
         if any(not np.array_equal(value, obs[name][started]) for name, value in replayed.items()):
             raise UserError(
@@ -96,8 +128,19 @@ class RemoteCore:
         for row, slot in enumerate(chosen):
             self.seeds[slot] = state["seed"][row]
             self.history[slot] = [state["actions"][row, : state["length"][row]]]
+        self.lost[chosen] = False
         self.episodes.set_state(chosen, state, obs)
         return obs
+
+    def expert(self) -> np.ndarray:
+        """What the environments' scripted experts do now, (N, 1, A); zero where no episode runs."""
+        action = np.zeros((self.num_envs, 1, self.spec.action.dim))
+        running = np.flatnonzero(~self.episodes.ended & ~self.lost)
+        if len(running):
+            answer = self._ask("expert", running, {}, {})
+            if answer:
+                action[running[~self.lost[running]], 0] = answer["action"]
+        return action
 
     def render(self, slot: int = 0, width: int = 320, height: int = 240) -> np.ndarray:
         """A picture as the environment draws it, sampled to (height, width, 3) uint8."""
@@ -113,9 +156,18 @@ class RemoteCore:
         self._finalizer()
 
     def _ask(
-        self, op: str, slots: np.ndarray, head: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
+        self,
+        op: str,
+        slots: np.ndarray,
+        head: Mapping[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray],
+        *,
+        again: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Ask the owners of slots (M,) and join their rows; head and arrays have a row per slot."""
+        """Ask the owners of slots (M,) and join their rows; head and arrays have a row per slot.
+
+        Rows of a worker that died are missing, unless it is asked `again` once it is back.
+        """
         owner = self.owner[slots]
         parts = {w: np.flatnonzero(owner == w) for w in np.unique(owner).tolist()}
 
@@ -124,10 +176,30 @@ class RemoteCore:
             local = self.local[slots[rows]].tolist()
             return Message({"op": op, "slots": local, **rest}, {k: v[rows] for k, v in arrays.items()})
 
-        replies = exchange(self.processes, {worker: message(rows) for worker, rows in parts.items()})
-        order = np.argsort(np.concatenate(list(parts.values()))) if parts else []
-        names = next(iter(replies), Message({})).arrays
-        return {name: np.concatenate([reply.arrays[name] for reply in replies])[order] for name in names}
+        replies: dict[int, Message] = {}
+        waiting = list(parts)
+        while waiting:
+            heard, dead = ask(self.processes, {worker: message(parts[worker]) for worker in waiting})
+            replies |= heard
+            for worker, error in dead.items():
+                self._revive(worker, error)
+            waiting = list(dead) if again else []
+        order = np.argsort(np.concatenate([parts[worker] for worker in replies])) if replies else []
+        names = next(iter(replies.values()), Message({})).arrays
+        return {name: np.concatenate([reply.arrays[name] for reply in replies.values()])[order] for name in names}
+
+    def _revive(self, worker: int, error: WorkerEndedError) -> None:
+        """Start a worker anew; the episodes that it ran are lost."""
+        self.deaths[worker] += 1
+        if self.deaths[worker] > LIVES:
+            self.close()
+            raise error
+        running = (self.owner == worker) & ~self.episodes.ended & ~self.lost
+        print(f"{error}: started anew, {running.sum()} running episodes are void", file=sys.stderr)
+        self.processes[worker].close()
+        self.processes[worker] = Process(self.processes[worker].env)
+        exchange(self.processes, {worker: self.makes[worker]})
+        self.lost |= running
 
 
 def observations(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -155,8 +227,8 @@ def make_remote(
         limit = forwarded.pop("max_episode_steps", None)
     processes = [Process(env) for _ in range(min(num_envs, cores()))]
     counts = np.bincount(shares(num_envs, len(processes))[0])
-    make = {w: Message({"op": "make", "env": env, "kwargs": forwarded, "slots": int(n)}) for w, n in enumerate(counts)}
-    facts = exchange(processes, make)[0].head
+    makes = [Message({"op": "make", "env": env, "kwargs": forwarded, "slots": int(n)}) for n in counts]
+    facts = exchange(processes, dict(enumerate(makes)))[0].head
     limit = known.get("max_steps") or limit or facts["max_steps"]
     if limit is None:
         close_all(processes)
@@ -165,8 +237,8 @@ def make_remote(
             """on the command line as --env-kwargs '{"max_episode_steps": 500}'"""
         )
     dtypes = {name: leaf["dtype"] for name, leaf in facts["obs"].items()}
-    spec = replace(remote_spec(env, facts, limit, kwargs), **known)
-    return RemoteCore(spec, num_envs, processes, dtypes)
+    spec = replace(remote_spec(env, facts, limit, kwargs), **{**known, "max_steps": limit})
+    return RemoteCore(spec, num_envs, processes, makes, dtypes)
 
 
 def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[str, Any]) -> EnvSpec:
@@ -174,10 +246,15 @@ def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[
     action = facts["action"]
     return EnvSpec(
         id=env,
-        obs={name: ArraySpec(tuple(leaf["shape"])) for name, leaf in facts["obs"].items()},
-        action=ArraySpec(tuple(action["shape"]), low=tuple(action["low"]), high=tuple(action["high"])),
+        obs={name: array_spec(leaf) for name, leaf in facts["obs"].items()},
+        action=replace(array_spec(action), low=tuple(action["low"]), high=tuple(action["high"])),
         control_hz=facts["control_hz"],
         max_steps=limit,
         signals=tuple(facts["signals"]),
         kwargs=dict(kwargs),
     )
+
+
+def array_spec(fact: Mapping[str, Any]) -> ArraySpec:
+    """Shape, names and unit that a worker reported."""
+    return ArraySpec(tuple(fact["shape"]), tuple(fact["names"]), unit=fact["unit"])

@@ -17,6 +17,9 @@ from ..errors import UserError
 from .foreign import boxes, check_action, describe, open_env, read, succeeded
 from .wire import Message, receive, send
 
+OPERATIONS = ("reset", "step", "replay", "expert", "render")
+"""what a parent may ask for"""
+
 
 class Worker:
     """The slots of one worker, S addressed at a time."""
@@ -53,6 +56,13 @@ class Worker:
             final[name] = np.stack([after[name][i, n - 1] if n else start[i] for i, n in enumerate(lengths)])
         return Message({}, final)
 
+    def expert(self, slots: Sequence[int]) -> Message:
+        """What the scripted experts of the environments do now, (S, A)."""
+        for slot in slots:
+            if not self.envs[slot].has_wrapper_attr("expert"):
+                raise ValueError("it has no scripted expert")
+        return Message({}, {"action": np.stack([self.envs[slot].get_wrapper_attr("expert")() for slot in slots])})
+
     def render(self, slot: int) -> Message:
         """A picture, if the environment was made to give some."""
         picture = self.envs[slot].render()
@@ -87,8 +97,9 @@ def answer(worker: Worker | None, message: Message) -> tuple[Worker, Message]:
         return worker, Message(worker.facts)
     if worker is None:
         raise ValueError(f"'{op}' came before 'make'")
-    asked = {"reset": worker.reset, "step": worker.step, "replay": worker.replay, "render": worker.render}[op]
-    return worker, asked(**head, **message.arrays)
+    if op not in OPERATIONS:
+        raise ValueError(f"a worker cannot '{op}'")
+    return worker, getattr(worker, op)(**head, **message.arrays)
 
 
 def serve(source: BufferedIOBase, sink: BufferedIOBase) -> None:

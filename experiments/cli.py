@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("report_verbs:report", "write one HTML page about a run"),
     "import": ("import_verbs:import_weights", "turn official DPPO weights into a policy"),
     "bench": ("bench_verbs:bench", "measure speed beside its peers and the machine's limits"),
+    "envs": ("envs_verb:envs", "list, install and try suites of environments"),
     "doctor": ("doctor:doctor", "say what works on this machine, and the fix for what does not"),
     "list": ("list_verb:list_all", "list recipes, algorithms and environments"),
 }
@@ -108,9 +109,21 @@ def parse(config: type[Config], argv: Sequence[str], prog: str, default: Config 
     import tyro
 
     settings = (tyro.conf.AvoidSubcommands,)
-    if default is None:
-        return tyro.cli(config, args=list(argv), prog=prog, config=settings)
-    return tyro.cli(config, args=list(argv), prog=prog, config=settings, default=default)
+    defaults = {} if default is None else {"default": default}
+    parsed = tyro.cli(config, args=list(argv), prog=prog, config=settings, **defaults)
+    _note(getattr(getattr(parsed, "env", None), "id", ""))
+    return parsed
+
+
+def _note(env: str) -> None:
+    """Say how an environment differs from the one that its name stands for."""
+    if not env:
+        return
+    from ..envs.d4rl import named
+
+    found = named(env)
+    if found and found.env:
+        print(f"{env}: {found.env}, {found.note}", file=sys.stderr)
 
 
 def take_option(argv: list[str], name: str, default: str) -> tuple[str, list[str]]:

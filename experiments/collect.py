@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Summary:
     std_return: float
     success_rate: float | None
     """share of episodes that raised success at any step; None: the environment does not say"""
+    voided: int = 0
+    """episodes that were lost with their worker and recorded again"""
 
 
 def collect(
@@ -75,7 +77,7 @@ def collect(
         collection = _Collection(core, writer, 0 if steps else episodes, steps, seed)
         if collection.running:
             _run(controller, core, collection, progress or (lambda metrics: None))
-    return summarise(load(path))
+    return replace(summarise(load(path)), voided=collection.voided)
 
 
 def summarise(episodes: Episodes) -> Summary:
@@ -137,6 +139,9 @@ class _Collection:
         self.following = len(writer)
         """index of the episode that starts next"""
         self.slots: list[_Recording | None] = [None] * core.num_envs
+        self.again: list[int] = []
+        """episodes that were lost and have to start anew"""
+        self.voided = 0
         self.idle = np.random.default_rng(0)
         self.finished: dict[int, _Recording] = {}
         self.returns: list[float] = []
@@ -150,7 +155,7 @@ class _Collection:
     @property
     def startable(self) -> int:
         """Episodes that may still start."""
-        return sys.maxsize if self.steps else self.episodes - self.following
+        return sys.maxsize if self.steps else self.episodes - self.following + len(self.again)
 
     def first_obs(self) -> dict[str, np.ndarray]:
         """Reset every slot; those without an episode must be somewhere too, and nobody looks at them."""
@@ -167,6 +172,11 @@ class _Collection:
         """Add a chunk to every running episode; those that ended make their slot free."""
         for index, slot in enumerate(self.slots):
             if slot is None:
+                continue
+            if step.void[index]:
+                self.again.append(slot.index)
+                self.voided += 1
+                self.slots[index] = None
                 continue
             slot.add(index, before, action, step)
             if step.ended[index]:
@@ -196,7 +206,10 @@ class _Collection:
     def _next(self) -> _Recording | None:
         if self.startable < 1:
             return None
-        index, self.following = self.following, self.following + 1
+        if self.again:
+            index = self.again.pop(0)
+        else:
+            index, self.following = self.following, self.following + 1
         return _Recording(index, np.random.default_rng([NOISE_STREAM, self.seed, index]))
 
     def _write(self, recording: _Recording) -> None:

@@ -108,22 +108,54 @@ class Disturbed:
         self.controller.check_env(spec)
 
 
-def make_controller(name: str, spec: EnvSpec, noise: float = 0.0) -> Controller:
-    """The controller called `waypoint` or `random`, or the actor saved at a path.
+@runtime_checkable
+class HasExpert(Protocol):
+    """Environments that come with scripted experts, as a `RemoteCore` does."""
+
+    def expert(self) -> np.ndarray:
+        """What they do now in every slot, (N, 1, A)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Expert:
+    """The environment's own expert: it looks at the simulator instead of the observation."""
+
+    core: HasExpert
+    n_obs_steps: int = 1
+
+    def act(self, obs: Obs, rng: Generators) -> np.ndarray:
+        """See `Controller`."""
+        return self.core.expert()
+
+    def check_env(self, spec: EnvSpec) -> None:
+        """The expert is the environment's own; one that has none says so when it is asked."""
+
+
+def make_controller(name: str, spec: EnvSpec, noise: float = 0.0, core: object = None) -> Controller:
+    """The controller called `waypoint`, `expert` or `random`, or the actor saved at a path.
 
     Args:
-        name: `waypoint` (PointMaze), `random`, a policy folder or run, or `file.npz[:snapshot]`.
+        name: `waypoint` (PointMaze), `expert` (suites with scripted ones), `random`, a policy folder or run, or
+            `file.npz[:snapshot]`.
         spec: the environment to act in.
         noise: factor on an .npz actor's own deviation; for others a deviation in units of the action.
+        core: the environments that an `expert` belongs to.
 
     Raises:
         UserError: for a name that is nothing of these, or an actor of another environment.
     """
     if noise < 0:
         raise UserError(f"noise {noise} must not be negative")
-    controller = _load(name, spec, noise)
+    controller = _expert(spec, noise, core) if name == "expert" else _load(name, spec, noise)
     controller.check_env(spec)
     return controller
+
+
+def _expert(spec: EnvSpec, noise: float, core: object) -> Controller:
+    if not isinstance(core, HasExpert):
+        raise UserError(f"{spec.id} has no scripted expert: give --actor waypoint, random or a policy")
+    return Disturbed(Expert(core), noise) if noise else Expert(core)
 
 
 def _load(name: str, spec: EnvSpec, noise: float) -> Controller:

@@ -26,7 +26,8 @@ class Collect:
     """Collect episodes of an actor in an environment; an interrupted collection continues where it was."""
 
     actor: str
-    """`waypoint` (PointMaze), `random`, a policy folder or run, or FILE.npz[:snapshot]"""
+    """`waypoint` (PointMaze), `expert` (suites with scripted ones), `random`, a policy folder or run, or
+    FILE.npz[:snapshot]"""
     out: str
     """dataset folder to write or continue"""
     episodes: int = 100
@@ -90,7 +91,7 @@ def collect(config: Collect) -> int:
         raise UserError(f"{config.episodes} episodes in {config.slots} slots: both must be at least 1")
     core = make_core(config.env.id, min(config.slots, config.episodes), **config.env.kwargs)
     try:
-        controller = make_controller(config.actor, core.spec, config.noise)
+        controller = make_controller(config.actor, core.spec, config.noise, core)
         source = f"{Path(config.actor).name}, noise {config.noise:g}"
         total, unit = (config.steps, "steps") if config.steps else (config.episodes, "episodes")
         with Progress(f"collect {config.env.id}", total=total, unit=unit) as progress:
@@ -108,7 +109,8 @@ def collect(config: Collect) -> int:
         core.close()
     rate = "" if summary.success_rate is None else f", success {100 * summary.success_rate:.1f} %"
     returns = f"return {summary.mean_return:.4g} ± {summary.std_return:.3g}{rate}"
-    print(f"{config.out}: {summary.episodes} episodes, {summary.steps} steps, {returns}")
+    voided = f", {summary.voided} lost episodes recorded again" if summary.voided else ""
+    print(f"{config.out}: {summary.episodes} episodes, {summary.steps} steps, {returns}{voided}")
     return 0
 
 

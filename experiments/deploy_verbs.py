@@ -116,7 +116,8 @@ def _table(report: Report) -> list[str]:
     lines = [f"{'seed':>6}  {'return':>10}  {'steps':>6}  success"]
     for episode in report["episodes"]:
         success = {None: "-", 0.0: "no"}.get(episode["success"], "yes")
-        lines.append(f"{episode['seed']:>6}  {episode['return']:>10.4g}  {episode['length']:>6}  {success}")
+        returned = "lost" if episode["return"] is None else f"{episode['return']:.4g}"
+        lines.append(f"{episode['seed']:>6}  {returned:>10}  {episode['length']:>6}  {success}")
     return lines
 
 

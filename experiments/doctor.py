@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from .cli import parse
+from .drawing import BACKENDS, draw
 
 State = Literal["ok", "missing", "broken"]
 MUJOCO_FROM, MUJOCO_BELOW = (3, 3), (3, 9)
@@ -30,8 +30,6 @@ EXTRAS = {
     "h5py": ("hdf5", "reading D4RL files"),
     "pyarrow": ("lerobot", "reading and writing LeRobot datasets"),
     "av": ("lerobot", "their videos"),
-    "gymnasium_robotics": ("robotics", "Fetch, Adroit, Kitchen"),
-    "gym_pusht": ("pusht", "PushT"),
     "onnx": ("export", "writing .onnx files"),
     "onnxscript": ("export", "writing .onnx files"),
     "onnxruntime": ("export", "running .onnx files"),
@@ -40,16 +38,6 @@ EXTRAS = {
     "diffusers": ("bench", "peers of `noisepilot bench`"),
 }
 """module -> extra of noisepilot that brings it, what it is for"""
-RENDER_SECONDS = 60
-FRAME = """
-import mujoco
-model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-with mujoco.Renderer(model, 32, 32) as renderer:
-    renderer.update_scene(data)
-    print(renderer.render().max() > 0)
-"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +76,8 @@ def doctor(argv: Sequence[str]) -> int:
 
 def examine() -> list[Finding]:
     """Run all checks; one that fails unexpectedly is reported as broken, and the others go on."""
+    from ..envs.suites import SUITES
+
     checks: dict[str, Callable[[], Finding]] = {
         "python": python,
         "cores": cores,
@@ -98,8 +88,8 @@ def examine() -> list[Finding]:
         "gymnasium": gymnasium,
         "write": writable,
         **{module: lambda module=module: extra(module) for module in EXTRAS},
-        "gl-egl": lambda: renders("egl"),
-        "gl-osmesa": lambda: renders("osmesa"),
+        **{f"envs-{name}": lambda name=name: suite(name) for name in SUITES},
+        **{f"gl-{backend}": lambda backend=backend: renders(backend) for backend in BACKENDS},
     }
     return [_guarded(name, check) for name, check in checks.items()]
 
@@ -203,23 +193,20 @@ def extra(module: str) -> Finding:
     return Finding(module, "ok", f"{found}, {purpose}", core=False)
 
 
-def renders(backend: str, seconds: float = RENDER_SECONDS) -> Finding:
-    """Draw one frame in a process of its own: a GL library that fails may take its process along."""
-    name = f"gl-{backend}"
-    package = {"egl": "libegl1", "osmesa": "libosmesa6"}[backend]
-    fix = f"apt-get install {package}" if sys.platform == "linux" else "not needed: leave MUJOCO_GL unset"
-    environ = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
-    try:
-        run = subprocess.run(
-            [sys.executable, "-c", FRAME], env=environ, capture_output=True, text=True, timeout=seconds
-        )
-    except subprocess.TimeoutExpired:
-        return Finding(name, "broken", f"no frame within {seconds:.0f} s", fix, core=False)
-    if run.returncode == 0 and run.stdout.strip() == "True":
-        return Finding(name, "ok", f"draws; use it with MUJOCO_GL={backend}", core=False)
-    lines = [line for line in run.stderr.splitlines() if line.strip()]
-    reason = next((line for line in reversed(lines) if "Error" in line), "the picture is black")
-    return Finding(name, "missing", f"cannot draw: {reason[:120]}", fix, core=False)
+def renders(backend: str) -> Finding:
+    """Draw one frame."""
+    frame = draw(backend)
+    return Finding(f"gl-{backend}", "ok" if frame.drawn else "missing", frame.fact, frame.fix, core=False)
+
+
+def suite(name: str) -> Finding:
+    """A suite of environments; `noisepilot envs check` tries them."""
+    from ..envs.suites import SUITES
+
+    found = SUITES[name].version
+    fact = f"{found}, {SUITES[name].ids}" if found else f"for {SUITES[name].ids}"
+    fix = "" if found else f"noisepilot envs install {name}"
+    return Finding(f"envs-{name}", "ok" if found else "missing", fact.rstrip(", "), fix, core=False)
 
 
 def _guarded(name: str, check: Callable[[], Finding]) -> Finding:

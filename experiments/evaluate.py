@@ -111,7 +111,8 @@ class _Episodes:
         self.spec = env.spec
         self.row = np.full(env.num_envs, -1)  # episode of a slot; -1: idle
         self.row[: len(seeds)] = np.arange(min(len(seeds), env.num_envs))
-        self.taken = min(len(seeds), env.num_envs)
+        self.waiting = list(range(min(len(seeds), env.num_envs), len(seeds)))
+        self.voided = 0
         self.finished = 0
         self.rng: dict[int, np.random.Generator] = {}  # by episode
         self.returns = np.zeros(len(seeds))
@@ -129,9 +130,8 @@ class _Episodes:
 
     def take(self, free: list[int]) -> list[int]:
         """Seeds of the episodes that start in the `free` slots."""
-        rows = np.arange(self.taken, self.taken + len(free))
+        rows, self.waiting = self.waiting[: len(free)], self.waiting[len(free) :]
         self.row[free] = rows
-        self.taken += len(free)
         return [self.seeds[row] for row in rows]
 
     def noise(self, shape: tuple[int, ...], due: Tensor | None = None) -> np.ndarray:
@@ -161,12 +161,21 @@ class _Episodes:
             raise UserError(f"{self.spec.id} returned a reward that is not finite: check the environment")
         self.returns[rows] += reward.sum(1)
         self.length[rows] += valid.sum(1)
-        ended = slots[_numpy(step.ended)[slots]]
+        ended, void = slots[_numpy(step.ended)[slots]], slots[_numpy(step.void)[slots]]
         for row in self.row[ended]:
             del self.rng[int(row)]
+        self._forget(self.row[void])
         self.row[ended] = -1
-        self.finished += len(ended)
-        return ended[: len(self.seeds) - self.taken].tolist()
+        self.finished += len(ended) - len(void)
+        return ended[: len(self.waiting)].tolist()
+
+    def _forget(self, rows: np.ndarray) -> None:
+        """Episodes that were lost begin again, with their seeds."""
+        self.returns[rows], self.length[rows], self.goal[rows] = 0.0, 0, -1
+        for peak in self.peaks.values():
+            peak[rows] = -np.inf
+        self.waiting = rows.tolist() + self.waiting
+        self.voided += len(rows)
 
     def ledger(self, *, n_action_steps: int, wall_s: float) -> Ledger:
         hz = self.spec.control_hz
@@ -185,6 +194,7 @@ class _Episodes:
             peaks=self.peaks,
             n_action_steps=n_action_steps,
             wall_s=wall_s,
+            voided=self.voided,
         )
 
 

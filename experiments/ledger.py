@@ -52,6 +52,8 @@ class Ledger:
     deterministic: bool = False
     """no noise after the first latent of a chain"""
     wall_s: float = 0.0
+    voided: int = 0
+    """episodes that were lost with their worker and run again"""
 
     def __len__(self) -> int:
         return len(self.seed)
@@ -103,6 +105,7 @@ class Ledger:
             "env_steps": self.env_steps,
             "wall_s": self.wall_s,
             "length": float(self.length.mean()),
+            **({"voided": self.voided} if self.voided else {}),
         } | {name: vars(value) for name, value in intervals.items() if value}
 
     def metrics(self, prefix: str = "eval") -> dict[str, float]:

@@ -176,7 +176,7 @@ class _Sums:
 
 def _experience(decision: Decision) -> Experience:
     step, extras = decision.step, dict(decision.extras)
-    return Experience(
+    found = Experience(
         obs=decision.obs,
         action=extras.pop("action"),
         reward=torch.where(step.valid, step.reward, 0.0).float(),
@@ -185,6 +185,8 @@ def _experience(decision: Decision) -> Experience:
         next_obs=decision.next_obs,
         extras=extras,
     )
+    # Of an episode that was lost nothing is known: not even what its last action did.
+    return found.map(lambda value: value[~step.void]) if bool(step.void.any()) else found
 
 
 def check_settings(algo: OffPolicy, budget: Budget) -> None:

@@ -31,12 +31,15 @@ class EpisodeStats:
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     successes: list[float] = field(default_factory=list)
+    voided: int = 0
+    """lost with their worker: they are in none of the above"""
 
     def metrics(self) -> dict[str, float]:
         """Means in Stable-Baselines3's dialect; empty where no episode ended."""
+        voided = {"rollout/voided": float(self.voided)} if self.voided else {}
         if not self.returns:
-            return {}
-        found = {
+            return voided
+        found = voided | {
             "rollout/ep_rew_mean": float(np.mean(self.returns)),
             "rollout/ep_len_mean": float(np.mean(self.lengths)),
             "rollout/episodes": float(len(self.returns)),
@@ -147,8 +150,11 @@ class Stepper:
         success = step.signals.get("success")
         if success is not None:
             self.success |= ((success.cpu().numpy() > 0) & valid).any(1)
-        ended = np.flatnonzero(step.ended.cpu().numpy()).tolist()
+        ended, void = np.flatnonzero(step.ended.cpu().numpy()).tolist(), step.void.cpu().numpy()
+        stats.voided += int(void.sum())
         for slot in ended:
+            if void[slot]:
+                continue
             stats.returns.append(float(self.returns[slot]))
             stats.lengths.append(int(self.length[slot]))
             if success is not None:

@@ -44,7 +44,8 @@ def run_loop(
     Args:
         policy: what acts; the noise of an episode comes from a generator seeded by the episode's seed.
         env: one slot; `reset([seed])` -> name -> (1, D), `step(action (1, 1, A))` -> an object with `obs`,
-            `reward`, `terminated`, `truncated` and `signals`, each with the leading axes (1, 1).
+            `reward`, `terminated`, `truncated` and `signals`, each with the leading axes (1, 1). With `valid` False at
+            its end an episode was lost, and has no return.
         hz: control rate.
         episodes: how many, with seeds `seed`, `seed` + 1, ...
         steps: stop after this many control steps in all.
@@ -87,6 +88,8 @@ def _play(
         if "success" in step.signals:
             success = max(success or 0.0, float(step.signals["success"][0, 0]))
         ended = bool(step.terminated[0, 0] or step.truncated[0, 0])
+        if ended and hasattr(step, "valid") and not step.valid[0, 0]:
+            total, length, success = None, length - 1, None
         record.late_s.append(pace.wait())
     record.paced_s += pace.clock() - pace.start
     record.held += player.held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,10 +13,20 @@ import time
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
+from noisepilot.datasets.readers import load
 from noisepilot.envs import make_core
+from noisepilot.envs.remote import LIVES
+from noisepilot.envs.vector import TensorEnv
 from noisepilot.envs.wire import Message, receive, send
 from noisepilot.errors import UserError
+from noisepilot.experiments.collect import collect
+from noisepilot.experiments.controllers import Uniform
+from noisepilot.experiments.evaluate import evaluate
+from noisepilot.experiments.offpolicy import _experience
+from noisepilot.experiments.stepper import EpisodeStats, Stepper
+from noisepilot.spec import ArraySpec, PolicySpec
 
 from .helpers import actions, check_against
 
@@ -139,19 +150,129 @@ def test_chance_is_named(strange):
     core.close()
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        ("raise", "strange_envs:make: RuntimeError: gripper lost$"),
-        ("die", "strange_envs:make: a worker process ended with code 7: driver: fatal fault$"),
-    ],
-)
-def test_faults_are_one_line_and_end_all_workers(strange, fault, words):
-    core = strange(fault=fault)
+def test_a_fault_is_one_line_and_ends_all_workers(strange):
+    core = strange(fault="raise")
     core.reset(range(3))
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=r"strange_envs:make: RuntimeError: gripper lost$"):
         core.step(np.zeros((3, 4, 2)))
     assert all(process.popen.poll() is not None for process in core.processes)
+    core.close()
+
+
+def test_a_worker_that_always_dies_is_a_fault(strange, capsys):
+    core = strange(fault="die")
+    words = "strange_envs:make: a worker process ended with code 7: driver: fatal fault"
+    for _ in range(LIVES):
+        core.reset(range(3))
+        step = core.step(np.zeros((3, 4, 2)))
+        assert step.void.all()
+        assert step.ended.all()
+        assert not step.valid.any()
+        assert not step.reward.any()
+    assert core.voided == 3 * LIVES
+    assert f"{words}: started anew, " in capsys.readouterr().err
+    core.reset(range(3))
+    with pytest.raises(UserError, match=f"{words}$"):
+        core.step(np.zeros((3, 4, 2)))
+    assert all(process.popen.poll() is not None for process in core.processes)
+
+
+def kill(core, slot):
+    """Kill the worker of a slot, and wait until it is gone."""
+    popen = core.processes[core.owner[slot]].popen
+    os.kill(popen.pid, signal.SIGKILL)
+    popen.wait()
+
+
+def test_the_slots_of_other_workers_go_on(strange, monkeypatch):
+    monkeypatch.setattr("noisepilot.envs.remote.cores", lambda: 2)
+    core = strange(4)  # slots 0 and 1, 2 and 3
+    core.reset(range(4))
+    core.step(np.full((4, 1, 2), 0.5))
+    kill(core, 2)
+    step = core.step(np.full((4, 2, 2), 0.5))
+    assert step.void.tolist() == [False, False, True, True]
+    assert step.valid.tolist() == [[True, True]] * 2 + [[False, False]] * 2
+    assert step.reward.tolist() == [[1, 1]] * 2 + [[0, 0]] * 2
+    np.testing.assert_array_equal(step.obs["a"][:, :, 0], [[2, 3], [2, 3], [1, 1], [1, 1]])  # where it was last seen
+    assert not core.step(np.zeros((4, 1, 2))).void.any()  # said once
+    core.reset([7, 8], [2, 3])
+    assert core.step(np.zeros((4, 1, 2))).valid.all()
+    core.reset([5, 6], [0, 1])
+    kill(core, 0)
+    core.reset([9], [1])  # slot 0 was running in that worker
+    assert core.step(np.zeros((4, 1, 2))).void.tolist() == [True, False, False, False]
+    assert core.voided == 3
+    core.close()
+
+
+class Assassin:
+    """Environments one of whose workers is killed at given steps."""
+
+    def __init__(self, env, core, at):
+        self.env, self.core, self.at, self.count = env, core, at, 0
+        self.spec, self.num_envs = env.spec, env.num_envs
+
+    def step(self, action):
+        self.count += 1
+        if self.count in self.at:
+            kill(self.core, self.count % self.num_envs)
+        return self.env.step(action)
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+
+class Push:
+    """An actor that says how hard it was told to push by its noise."""
+
+    spec = PolicySpec({"state": ArraySpec((3,))}, ArraySpec((1,)), 2, 2)
+    noise_shape = (1, 2, 1)
+
+    def act(self, obs, noise=None, generator=None):
+        return noise[:, 0]
+
+
+def test_an_evaluation_runs_lost_episodes_again():
+    """With the same seeds and noise: the record is the one of workers that lived."""
+    ledgers = []
+    for at in ((), (3, 10, 11)):
+        core = make_core("Pendulum-v1", 4, max_episode_steps=20)
+        ledgers.append(evaluate(Push(), Assassin(TensorEnv(core), core, at), range(10)))
+        assert core.voided == ledgers[-1].voided
+        core.close()
+    lived, died = ledgers
+    assert died.voided >= 3
+    assert lived.voided == 0
+    np.testing.assert_array_equal(died.returns, lived.returns)
+    np.testing.assert_array_equal(died.length, 20)
+    assert died.summary()["voided"] == died.voided
+
+
+def test_a_collection_records_lost_episodes_again(tmp_path):
+    sets = []
+    for name, at in (("lived", ()), ("died", (5, 30))):
+        core = make_core("Pendulum-v1", 2, max_episode_steps=20)
+        summary = collect(Uniform(core.spec), Assassin(core, core, at), 4, tmp_path / name)
+        assert (summary.voided > 0) == bool(at)
+        sets.append(load(tmp_path / name))
+        core.close()
+    np.testing.assert_array_equal(sets[0].data["action"], sets[1].data["action"])
+    np.testing.assert_array_equal(sets[0].data["observation.state"], sets[1].data["observation.state"])
+
+
+def test_training_goes_on_without_what_was_lost():
+    core = make_core("Pendulum-v1", 4, max_episode_steps=20)
+    stepper = Stepper(Assassin(TensorEnv(core), core, (3, 12)), 1, 0)
+    stats, lengths = EpisodeStats(), []
+    for _ in range(30):
+        decision = stepper.decide(lambda obs: (torch.zeros(4, 2, 1), {"action": torch.zeros(4, 2, 1)}), stats)
+        lengths += _experience(decision).length.tolist()
+    assert set(stats.lengths) == {20}
+    assert stats.voided == core.voided >= 2
+    assert stats.metrics()["rollout/voided"] == stats.voided
+    assert len(lengths) == 30 * 4 - stats.voided
+    assert set(lengths) == {2}
     core.close()
 
 

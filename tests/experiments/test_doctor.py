@@ -49,18 +49,6 @@ def test_a_check_that_fails_is_a_finding(monkeypatch):
     assert found["python"].state == "ok"
 
 
-@pytest.mark.parametrize("frame", ["import os; os.abort()", "raise RuntimeError('no GL')", "print(False)"])
-def test_drawing_that_fails(monkeypatch, frame):
-    monkeypatch.setattr(doctor, "FRAME", frame)
-    assert doctor.renders("egl").state == "missing"
-
-
-def test_drawing_that_hangs(monkeypatch):
-    monkeypatch.setattr(doctor, "FRAME", "import time; time.sleep(60)")
-    finding = doctor.renders("egl", seconds=0.2)
-    assert finding.state == "broken"
-
-
 def test_a_folder_that_cannot_be_written(monkeypatch):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
