@@ -118,11 +118,24 @@ def describe(env: str, made: gym.Env) -> dict[str, Any]:
     reports.append(made.step(rest)[4])
     return {
         "obs": {name: {"shape": box.shape, "dtype": np.dtype(box.dtype).str} for name, box in parts.items()},
-        "action": {"shape": action.shape, "low": action.low.tolist(), "high": action.high.tolist()},
+        "action": {
+            "shape": action.shape,
+            "names": told(made, "action_names", ()),
+            "low": action.low.tolist(),
+            "high": action.high.tolist(),
+            "unit": told(made, "action_unit", ""),
+        },
+        "instruction": told(made, "instruction", ""),
         "max_steps": max_steps(made),
         "control_hz": control_hz(made),
         "signals": signals(made, reports),
+        "physics": len(made.get_wrapper_attr("physics")()) if made.has_wrapper_attr("physics") else 0,
     }
+
+
+def told(made: gym.Env, name: str, otherwise: Any) -> Any:
+    """What an environment says of itself in an attribute."""
+    return made.get_wrapper_attr(name) if made.has_wrapper_attr(name) else otherwise
 
 
 def max_steps(made: gym.Env) -> int | None:
@@ -136,8 +149,7 @@ def max_steps(made: gym.Env) -> int | None:
 def signals(made: gym.Env, reports: Sequence[Mapping[str, Any]]) -> list[str]:
     """Success, if `info` reports it, and the keys of `info` that the environment lists as its `signals`."""
     success = ["success"] if any(succeeded(report) is not None for report in reports) else []
-    further = made.get_wrapper_attr("signals") if made.has_wrapper_attr("signals") else ()
-    return success + [str(name) for name in further if name != "success"]
+    return success + [str(name) for name in told(made, "signals", ()) if name != "success"]
 
 
 def control_hz(made: gym.Env) -> float:

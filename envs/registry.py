@@ -60,6 +60,22 @@ def maze_entries() -> dict[str, Entry]:
     }
 
 
+def robosuite_entries() -> dict[str, Entry]:
+    """Robosuite's tasks; time limits as robomimic evaluates what proficient humans demonstrated."""
+    tasks = {
+        "Lift": ("Lift", 400),
+        "Can": ("PickPlaceCan", 400),
+        "Square": ("NutAssemblySquare", 400),
+        "ToolHang": ("ToolHang", 700),
+        "Transport": ("TwoArmTransport", 700),
+    }
+    path = ("robosuite:Robosuite", "robosuite:make_robosuite")
+    return {
+        f"robosuite/{name}": Entry("worker", *path, max_steps=limit, preset={"task": task})
+        for name, (task, limit) in tasks.items()
+    }
+
+
 TABLE = {
     "Hopper-v5": Entry("rollout", "locomotion:Hopper", reference=(-20.272305, 3234.3)),
     "HalfCheetah-v5": Entry("rollout", "locomotion:HalfCheetah", reference=(-280.178953, 12135.0)),
@@ -77,6 +93,7 @@ TABLE = {
         "threads", "adroit:Door", "adroit:make_door", 200, preset={"reward_type": "sparse"}
     ),
     "gym_pusht/PushT-v0": Entry("worker", "pusht:PushT", "pusht:make_pusht", 300),
+    **robosuite_entries(),
 }
 
 

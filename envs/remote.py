@@ -18,35 +18,46 @@ from ..errors import UserError
 from ..spec import ArraySpec, EnvSpec
 from .core import State, Step
 from .episodes import Episodes, Outcome, check_seeds
-from .process import Process, close_all, exchange
+from .process import HERE, Place, Process, close_all, exchange
 from .threads import cores
 from .wire import Message
 
 
 class RemoteCore:
-    """N slots spread over processes. A slot's state is its seed and its actions since, restored by replay."""
+    """N slots spread over processes. A slot's state is its seed and its actions since, restored by replay.
 
-    def __init__(self, spec: EnvSpec, num_envs: int, processes: Sequence[Process], dtypes: Mapping[str, str]) -> None:
+    Environments with a method `physics() -> (Q,)` also start from such a state: `reset(seeds, state=...)` takes
+    its array `physics` (S, Q), as `get_state` gives it and as data sets record it.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        num_envs: int,
+        processes: Sequence[Process],
+        dtypes: Mapping[str, str],
+        physics: int = 0,
+    ) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self.processes = processes
         self.episodes = Episodes(spec, num_envs, dtypes)
         self.owner, self.local = shares(num_envs, len(processes))
         self.seeds = np.full(num_envs, -1)
+        self.starts = np.full((num_envs, physics), np.nan)  # NaN: drawn from the seed
         self.history: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
         self._finalizer = weakref.finalize(self, close_all, processes)
 
     def reset(
         self, seeds: Sequence[int], slots: Sequence[int] | None = None, state: State | None = None
     ) -> dict[str, np.ndarray]:
-        """Start episodes by seed."""
-        if state is not None:
-            raise UserError(f"{self.spec.id} runs in workers: it starts by seed, not from a given state")
+        """Start episodes by seed, or at `state["physics"]` (S, Q) where the environment can."""
         chosen = self.episodes.select(slots)
         checked = check_seeds(seeds, chosen)
-        for slot, seed in zip(chosen, checked, strict=True):
-            self.seeds[slot], self.history[slot] = seed, []
-        obs = observations(self._ask("reset", chosen, {"seeds": np.array(checked)}, {}))
+        starts = self._starts(chosen, state)
+        for row, slot in enumerate(chosen):
+            self.seeds[slot], self.history[slot], self.starts[slot] = checked[row], [], starts[row]
+        obs = observations(self._ask("reset", chosen, {"seeds": np.array(checked)}, self._given(starts)))
         self.episodes.begin(chosen, obs)
         return obs
 
@@ -79,14 +90,18 @@ class RemoteCore:
         seen = {f"obs.{name}": value[chosen] for name, value in self.episodes.obs.items()}
         lengths = np.array([len(done) for done in past], np.int64)
         own = {"seed": self.seeds[chosen], "length": lengths, "actions": actions}
+        if self.starts.shape[1]:
+            own |= {"start": self.starts[chosen], **self._ask("physics", chosen, {}, {})}
         return own | seen | self.episodes.get_state(chosen)
 
     def set_state(self, state: State, slots: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-        """Reset by seed and repeat the actions; raises a UserError if that leads elsewhere."""
+        """Start as before and repeat the actions; raises a UserError if that leads elsewhere."""
         chosen = self.episodes.select(slots)
+        starts = state.get("start", self.starts[chosen])
         started = np.flatnonzero(state["seed"] >= 0)
         head = {"seeds": state["seed"][started], "lengths": state["length"][started]}
-        replayed = observations(self._ask("replay", chosen[started], head, {"action": state["actions"][started]}))
+        past = {"action": state["actions"][started], **self._given(starts[started])}
+        replayed = observations(self._ask("replay", chosen[started], head, past))
         obs = observations(state)
         if any(not np.array_equal(value, obs[name][started]) for name, value in replayed.items()):
             raise UserError(
@@ -94,7 +109,7 @@ class RemoteCore:
                 "so its states cannot be restored"
             )
         for row, slot in enumerate(chosen):
-            self.seeds[slot] = state["seed"][row]
+            self.seeds[slot], self.starts[slot] = state["seed"][row], starts[row]
             self.history[slot] = [state["actions"][row, : state["length"][row]]]
         self.episodes.set_state(chosen, state, obs)
         return obs
@@ -111,6 +126,21 @@ class RemoteCore:
     def close(self) -> None:
         """End the processes."""
         self._finalizer()
+
+    def _starts(self, slots: np.ndarray, state: State | None) -> np.ndarray:
+        """Physics to start from, (S, Q), NaN where the seed decides."""
+        size = self.starts.shape[1]
+        if state is None:
+            return np.full((len(slots), size), np.nan)
+        if not size or "physics" not in state:
+            raise UserError(f"{self.spec.id} runs in workers: it starts by seed, not from a given state")
+        physics = np.asarray(state["physics"], np.float64)
+        if physics.shape != (len(slots), size):
+            raise UserError(f"{self.spec.id} starts from states of shape ({len(slots)}, {size}), got {physics.shape}")
+        return physics
+
+    def _given(self, starts: np.ndarray) -> dict[str, np.ndarray]:
+        return {"start": starts} if self.starts.shape[1] else {}
 
     def _ask(
         self, op: str, slots: np.ndarray, head: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
@@ -143,9 +173,16 @@ def shares(num_envs: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_remote(
-    env: str, num_envs: int, kwargs: Mapping[str, Any], known: Mapping[str, Any] = MappingProxyType({})
+    env: str,
+    num_envs: int,
+    kwargs: Mapping[str, Any],
+    known: Mapping[str, Any] = MappingProxyType({}),
+    place: Place = HERE,
 ) -> RemoteCore:
-    """Start workers for a registered id or `package.module:factory`; `known` replaces fields of their EnvSpec."""
+    """Start workers for a registered id or `package.module:factory`; `known` replaces fields of their EnvSpec.
+
+    `place` is the interpreter they run in.
+    """
     try:
         json.dumps(dict(kwargs))
     except TypeError as error:
@@ -153,7 +190,7 @@ def make_remote(
     limit, forwarded = None, dict(kwargs)
     if ":" in env:  # Gymnasium's own `make` knows this keyword, a factory need not
         limit = forwarded.pop("max_episode_steps", None)
-    processes = [Process(env) for _ in range(min(num_envs, cores()))]
+    processes = [Process(env, place) for _ in range(min(num_envs, cores()))]
     counts = np.bincount(shares(num_envs, len(processes))[0])
     make = {w: Message({"op": "make", "env": env, "kwargs": forwarded, "slots": int(n)}) for w, n in enumerate(counts)}
     facts = exchange(processes, make)[0].head
@@ -166,7 +203,7 @@ def make_remote(
         )
     dtypes = {name: leaf["dtype"] for name, leaf in facts["obs"].items()}
     spec = replace(remote_spec(env, facts, limit, kwargs), **known)
-    return RemoteCore(spec, num_envs, processes, dtypes)
+    return RemoteCore(spec, num_envs, processes, dtypes, facts["physics"])
 
 
 def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[str, Any]) -> EnvSpec:
@@ -175,9 +212,12 @@ def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[
     return EnvSpec(
         id=env,
         obs={name: ArraySpec(tuple(leaf["shape"])) for name, leaf in facts["obs"].items()},
-        action=ArraySpec(tuple(action["shape"]), low=tuple(action["low"]), high=tuple(action["high"])),
+        action=ArraySpec(
+            tuple(action["shape"]), tuple(action["names"]), tuple(action["low"]), tuple(action["high"]), action["unit"]
+        ),
         control_hz=facts["control_hz"],
         max_steps=limit,
         signals=tuple(facts["signals"]),
+        instruction=facts["instruction"],
         kwargs=dict(kwargs),
     )
