@@ -149,7 +149,8 @@ def reseed(env: Any, seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     if installed() >= (1, 5):
-        env.rng = np.random.default_rng(seed)
+        # In place: the samplers of places share the environment's generator and outlive its resets.
+        env.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
 def place(env: Any, physics: np.ndarray) -> Mapping[str, np.ndarray]:
