@@ -114,28 +114,30 @@ def describe(env: str, made: gym.Env) -> dict[str, Any]:
     parts = boxes(env, made.observation_space)
     action = check_action(env, made.action_space)
     reports = [made.reset(seed=0)[1]]
+    names, units = stated(made, "names"), stated(made, "units")
     rest = np.clip(np.zeros(action.shape), action.low, action.high).astype(action.dtype)
     reports.append(made.step(rest)[4])
+
+    def words(name: str) -> dict[str, Any]:
+        return {"names": names.get(name, ()), "unit": units.get(name, "")}
+
+    arrays = {name: {"shape": box.shape, "dtype": np.dtype(box.dtype).str} for name, box in parts.items()}
+    limits = {"low": action.low.tolist(), "high": action.high.tolist()}
     return {
-        "obs": {name: {"shape": box.shape, "dtype": np.dtype(box.dtype).str} for name, box in parts.items()},
-        "action": {
-            "shape": action.shape,
-            "names": told(made, "action_names", ()),
-            "low": action.low.tolist(),
-            "high": action.high.tolist(),
-            "unit": told(made, "action_unit", ""),
-        },
-        "instruction": told(made, "instruction", ""),
+        "obs": {name: array | words(name) for name, array in arrays.items()},
+        "action": {"shape": action.shape, **limits, **words("action")},
         "max_steps": max_steps(made),
         "control_hz": control_hz(made),
         "signals": signals(made, reports),
+        "instruction": made.get_wrapper_attr("instruction") if made.has_wrapper_attr("instruction") else "",
         "physics": len(made.get_wrapper_attr("physics")()) if made.has_wrapper_attr("physics") else 0,
     }
 
 
-def told(made: gym.Env, name: str, otherwise: Any) -> Any:
-    """What an environment says of itself in an attribute."""
-    return made.get_wrapper_attr(name) if made.has_wrapper_attr(name) else otherwise
+def stated(made: gym.Env, attribute: str) -> Mapping[str, Any]:
+    """A mapping by observation (or `action`) that an environment may state: `names` of elements, `units`."""
+    found = made.get_wrapper_attr(attribute) if made.has_wrapper_attr(attribute) else {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def max_steps(made: gym.Env) -> int | None:
@@ -149,7 +151,8 @@ def max_steps(made: gym.Env) -> int | None:
 def signals(made: gym.Env, reports: Sequence[Mapping[str, Any]]) -> list[str]:
     """Success, if `info` reports it, and the keys of `info` that the environment lists as its `signals`."""
     success = ["success"] if any(succeeded(report) is not None for report in reports) else []
-    return success + [str(name) for name in told(made, "signals", ()) if name != "success"]
+    further = made.get_wrapper_attr("signals") if made.has_wrapper_attr("signals") else ()
+    return success + [str(name) for name in further if name != "success"]
 
 
 def control_hz(made: gym.Env) -> float:

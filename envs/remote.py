@@ -211,13 +211,16 @@ def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[
     action = facts["action"]
     return EnvSpec(
         id=env,
-        obs={name: ArraySpec(tuple(leaf["shape"])) for name, leaf in facts["obs"].items()},
-        action=ArraySpec(
-            tuple(action["shape"]), tuple(action["names"]), tuple(action["low"]), tuple(action["high"]), action["unit"]
-        ),
+        obs={name: array_spec(leaf) for name, leaf in facts["obs"].items()},
+        action=replace(array_spec(action), low=tuple(action["low"]), high=tuple(action["high"])),
         control_hz=facts["control_hz"],
         max_steps=limit,
         signals=tuple(facts["signals"]),
         instruction=facts["instruction"],
         kwargs=dict(kwargs),
     )
+
+
+def array_spec(fact: Mapping[str, Any]) -> ArraySpec:
+    """Shape, names and unit that a worker reported."""
+    return ArraySpec(tuple(fact["shape"]), tuple(fact["names"]), unit=fact["unit"])

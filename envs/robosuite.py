@@ -30,6 +30,7 @@ from .sparse import SPARSE, sparse_reward
 ARMS = {"TwoArmTransport": 2}
 """task -> arms, where not one"""
 REWARDS = ("dense", *SPARSE)
+UNITS = {f"robot{arm}_eef_pos": "m" for arm in (0, 1)} | {f"robot{arm}_gripper_qpos": "m" for arm in (0, 1)}
 PARTS = ("eef_pos", "eef_quat", "gripper_qpos")
 """what is observed of each arm, m and xyzw"""
 Names = tuple[str, ...]
@@ -106,7 +107,8 @@ class Manipulation(gym.Env):
         self.camera = Pictures(task.effects)
         self.demos = Demonstrations(task.init_states) if task.init_states else None
         self.control_hz = float(self.simulator.control_freq)
-        self.action_names, self.action_unit, self.action_space = actions(self.simulator)
+        names, unit, self.action_space = actions(self.simulator)
+        self.names, self.units = {"action": names}, {"action": unit} | UNITS
         self.observation_space = spaces_of(self._observe(self.simulator._get_observations(force_update=True)))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
