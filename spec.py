@@ -117,6 +117,8 @@ class EnvSpec:
     """environment steps after which an episode is truncated"""
     signals: tuple[str, ...] = ()
     """named per-step outputs beside the reward, such as `success`"""
+    instruction: str = ""
+    """what to do, in words, where the task has such a sentence"""
     reference: tuple[float, float] | None = None
     """returns of a random and an expert policy that define a normalised score (D4RL)"""
     kwargs: Mapping[str, Any] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from ..spec import ArraySpec, EnvSpec
 from .alignment import misaligned
 from .episodes import Episodes
 from .meaning import mistaken
-from .timing import mistimed
+from .timing import Level, mistimed
 from .validity import OBS
 
 MUCH_CLIPPED = 0.25
@@ -30,7 +30,7 @@ SHOWN = 8
 class Finding:
     """One fault or fact."""
 
-    level: Literal["error", "warning", "info"]
+    level: Level
     key: str
     message: str
     """what and where, then the fix; one line"""

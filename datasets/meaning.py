@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .episodes import Episodes
+from .timing import Level
 
 SAMPLE = 10_000
 """rows that take part"""
@@ -22,16 +23,16 @@ GRIPPER_SURE = 0.2
 """correlation with the gripper's opening from which on its sign is believed"""
 
 
-def mistaken(episodes: Episodes) -> list[tuple[str, str]]:
+def mistaken(episodes: Episodes) -> list[tuple[Level, str]]:
     """(level, message) for actions that contradict their convention, or are absolute without saying so."""
     said = episodes.action_spec().convention
-    found = []
+    found: list[tuple[Level, str]] = []
     looks, where = _mode(episodes)
     if looks and said.mode and looks != said.mode:
         found.append(("warning", f"said to be {said.mode} but looks {looks} ({where}): correct the convention"))
     elif looks == "absolute" and not said.mode:
         found.append(("info", f'looks absolute ({where}): say so when converting, --action \'{{"mode": "absolute"}}\''))
-    return found + [("warning", message) for message in _gripper(episodes)]
+    return [*found, *(("warning", message) for message in _gripper(episodes))]
 
 
 def _mode(episodes: Episodes) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from .episodes import Episodes
@@ -11,6 +13,8 @@ TOLERANCE = 0.01
 LATE = 0.5
 """of a period: by how much two frames may lie closer together or further apart than one"""
 KEYS = ("timestamp", "observation.timestamp")
+Level = Literal["error", "warning", "info"]
+"""of a finding"""
 
 
 def mistimed(episodes: Episodes) -> list[tuple[Level, str, str]]:

@@ -129,6 +129,8 @@ def describe(env: str, made: gym.Env) -> dict[str, Any]:
         "max_steps": max_steps(made),
         "control_hz": control_hz(made),
         "signals": signals(made, reports),
+        "instruction": made.get_wrapper_attr("instruction") if made.has_wrapper_attr("instruction") else "",
+        "physics": len(made.get_wrapper_attr("physics")()) if made.has_wrapper_attr("physics") else 0,
     }
 
 

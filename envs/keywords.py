@@ -40,6 +40,10 @@ KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "str": (lambda v: isinstance(v, str), "text"),
     "int | str": (lambda v: isinstance(v, (int, str)), "a name or a number"),
     "Range": (is_pair, "two numbers"),
+    "Names | None": (
+        lambda v: v is None or (isinstance(v, tuple) and all(isinstance(name, str) for name in v)),
+        "a list of names",
+    ),
     "Cell | None": (lambda v: v is None or is_pair(v), "a row and a column"),
     "Names": (lambda v: isinstance(v, tuple) and all(isinstance(name, str) for name in v), "a list of names"),
     "Map": (lambda v: isinstance(v, tuple) and all(isinstance(row, tuple) for row in v), "rows of cells"),

@@ -7,11 +7,53 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BufferedIOBase
+from pathlib import Path
 from typing import IO, cast
 
 from ..errors import UserError
 from .wire import Message, receive, send
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+START = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("noisepilot", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
+sys.modules["noisepilot"] = package = module_from_spec(spec)
+spec.loader.exec_module(package)
+from noisepilot.envs.worker import main
+main()
+"""
+"""starts a worker where this package is not installed, from the files that the parent runs, and adds no other path"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs: the interpreter of a virtual environment of its own, or the parent's."""
+
+    python: Path | None = None
+    """None: the parent's interpreter, with the same modules"""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """variables beyond the parent's"""
+
+    def command(self) -> list[str]:
+        """What starts a worker."""
+        if self.python is None:
+            return [sys.executable, "-P", "-m", "noisepilot.envs.worker"]
+        return [str(self.python), "-P", "-c", START, str(PACKAGE)]
+
+    def variables(self) -> dict[str, str]:
+        """The worker's environment."""
+        given = {"OMP_NUM_THREADS": "1", **os.environ, **self.environ}
+        if self.python is not None:
+            return {name: value for name, value in given.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        # The same modules as here: -P keeps the working directory out unless it is among them.
+        return {**given, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+
+
+HERE = Place()
 
 
 class WorkerEndedError(UserError):
@@ -21,19 +63,21 @@ class WorkerEndedError(UserError):
 class Process:
     """One worker and the pipes to it."""
 
-    def __init__(self, env: str) -> None:
-        self.env = env
-        # The same modules as here: -P keeps the working directory out unless it is among them.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    def __init__(self, env: str, place: Place = HERE) -> None:
+        self.env, self.place = env, place
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "noisepilot.envs.worker"],
+            place.command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": path},
+            env=place.variables(),
             start_new_session=True,  # Ctrl-C is for the parent, whose end ends the workers
         )
+
+    def again(self) -> Process:
+        """Another worker like this one."""
+        return Process(self.env, self.place)
 
     def send(self, message: Message) -> None:
         """Ask something."""

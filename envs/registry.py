@@ -97,6 +97,22 @@ def hand_entries() -> dict[str, Entry]:
     }
 
 
+def robosuite_entries() -> dict[str, Entry]:
+    """Robosuite's tasks; time limits as robomimic evaluates what proficient humans demonstrated."""
+    tasks = {
+        "Lift": ("Lift", 400),
+        "Can": ("PickPlaceCan", 400),
+        "Square": ("NutAssemblySquare", 400),
+        "ToolHang": ("ToolHang", 700),
+        "Transport": ("TwoArmTransport", 700),
+    }
+    path = ("robosuite:Robosuite", "robosuite:make_robosuite")
+    return {
+        f"robosuite/{name}": Entry("worker", *path, max_steps=limit, preset={"task": task})
+        for name, (task, limit) in tasks.items()
+    }
+
+
 TABLE = {
     "Hopper-v5": Entry("rollout", "locomotion:Hopper"),
     "HalfCheetah-v5": Entry("rollout", "locomotion:HalfCheetah"),
@@ -128,6 +144,7 @@ TABLE = {
         f"gym_aloha/Aloha{name}-v0": Entry("worker", "aloha:Aloha", "aloha:make_aloha", 300, {"task": task})
         for name, task in (("Insertion", "insertion"), ("TransferCube", "transfer_cube"))
     },
+    **robosuite_entries(),
 }
 
 

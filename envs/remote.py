@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..spec import ArraySpec, EnvSpec
 from .core import State, Step
 from .episodes import Episodes, Outcome, check_seeds
-from .process import Process, WorkerEndedError, ask, close_all, exchange
+from .process import HERE, Place, Process, WorkerEndedError, ask, close_all, exchange
 from .threads import cores
 from .wire import Message
 
@@ -30,11 +30,20 @@ LIVES = 3
 class RemoteCore:
     """N slots spread over processes. A slot's state is its seed and its actions since, restored by replay.
 
+    Environments with a method `physics() -> (Q,)` also start from such a state: `reset(seeds, state=...)` takes
+    its array `physics` (S, Q), as `get_state` gives it and as data sets record it.
+
     A worker that dies is started anew. The episodes it ran are void (see `Step`), and `voided` counts them.
     """
 
     def __init__(
-        self, spec: EnvSpec, num_envs: int, processes: list[Process], makes: list[Message], dtypes: Mapping[str, str]
+        self,
+        spec: EnvSpec,
+        num_envs: int,
+        processes: list[Process],
+        makes: list[Message],
+        dtypes: Mapping[str, str],
+        physics: int = 0,
     ) -> None:
         self.spec = spec
         self.num_envs = num_envs
@@ -46,21 +55,22 @@ class RemoteCore:
         self.episodes = Episodes(spec, num_envs, dtypes)
         self.owner, self.local = shares(num_envs, len(processes))
         self.seeds = np.full(num_envs, -1)
+        self.starts = np.full((num_envs, physics), np.nan)  # NaN: drawn from the seed
         self.history: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
         self._finalizer = weakref.finalize(self, close_all, processes)
 
     def reset(
         self, seeds: Sequence[int], slots: Sequence[int] | None = None, state: State | None = None
     ) -> dict[str, np.ndarray]:
-        """Start episodes by seed."""
-        if state is not None:
-            raise UserError(f"{self.spec.id} runs in workers: it starts by seed, not from a given state")
+        """Start episodes by seed, or at `state["physics"]` (S, Q) where the environment can."""
         chosen = self.episodes.select(slots)
         checked = check_seeds(seeds, chosen)
-        for slot, seed in zip(chosen, checked, strict=True):
-            self.seeds[slot], self.history[slot] = seed, []
+        starts = self._starts(chosen, state)
+        for row, slot in enumerate(chosen):
+            self.seeds[slot], self.history[slot], self.starts[slot] = checked[row], [], starts[row]
         self.lost[chosen], self.episodes.ended[chosen] = False, True
-        obs = observations(self._ask("reset", chosen, {"seeds": np.array(checked)}, {}, again=True))
+        head = {"seeds": np.array(checked)}
+        obs = observations(self._ask("reset", chosen, head, self._given(starts), again=True))
         self.episodes.begin(chosen, obs)
         return obs
 
@@ -109,16 +119,18 @@ class RemoteCore:
         seen = {f"obs.{name}": value[chosen] for name, value in self.episodes.obs.items()}
         lengths = np.array([len(done) for done in past], np.int64)
         own = {"seed": self.seeds[chosen], "length": lengths, "actions": actions}
+        if self.starts.shape[1]:
+            own |= {"start": self.starts[chosen], **self._ask("physics", chosen, {}, {})}
         return own | seen | self.episodes.get_state(chosen)
 
     def set_state(self, state: State, slots: Sequence[int] | None = None) -> dict[str, np.ndarray]:
-        """Reset by seed and repeat the actions; raises a UserError if that leads elsewhere."""
+        """Start as before and repeat the actions; raises a UserError if that leads elsewhere."""
         chosen = self.episodes.select(slots)
+        starts = state.get("start", self.starts[chosen])
         started = np.flatnonzero(state["seed"] >= 0)
         head = {"seeds": state["seed"][started], "lengths": state["length"][started]}
-        replayed = observations(
-            self._ask("replay", chosen[started], head, {"action": state["actions"][started]}, again=True)
-        )
+        past = {"action": state["actions"][started], **self._given(starts[started])}
+        replayed = observations(self._ask("replay", chosen[started], head, past, again=True))
         obs = observations(state)
         if any(not np.array_equal(value, obs[name][started]) for name, value in replayed.items()):
             raise UserError(
@@ -126,7 +138,7 @@ class RemoteCore:
                 "so its states cannot be restored"
             )
         for row, slot in enumerate(chosen):
-            self.seeds[slot] = state["seed"][row]
+            self.seeds[slot], self.starts[slot] = state["seed"][row], starts[row]
             self.history[slot] = [state["actions"][row, : state["length"][row]]]
         self.lost[chosen] = False
         self.episodes.set_state(chosen, state, obs)
@@ -154,6 +166,21 @@ class RemoteCore:
     def close(self) -> None:
         """End the processes."""
         self._finalizer()
+
+    def _starts(self, slots: np.ndarray, state: State | None) -> np.ndarray:
+        """Physics to start from, (S, Q), NaN where the seed decides."""
+        size = self.starts.shape[1]
+        if state is None:
+            return np.full((len(slots), size), np.nan)
+        if not size or "physics" not in state:
+            raise UserError(f"{self.spec.id} runs in workers: it starts by seed, not from a given state")
+        physics = np.asarray(state["physics"], np.float64)
+        if physics.shape != (len(slots), size):
+            raise UserError(f"{self.spec.id} starts from states of shape ({len(slots)}, {size}), got {physics.shape}")
+        return physics
+
+    def _given(self, starts: np.ndarray) -> dict[str, np.ndarray]:
+        return {"start": starts} if self.starts.shape[1] else {}
 
     def _ask(
         self,
@@ -197,7 +224,7 @@ class RemoteCore:
         running = (self.owner == worker) & ~self.episodes.ended & ~self.lost
         print(f"{error}: started anew, {running.sum()} running episodes are void", file=sys.stderr)
         self.processes[worker].close()
-        self.processes[worker] = Process(self.processes[worker].env)
+        self.processes[worker] = self.processes[worker].again()
         exchange(self.processes, {worker: self.makes[worker]})
         self.lost |= running
 
@@ -215,9 +242,16 @@ def shares(num_envs: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_remote(
-    env: str, num_envs: int, kwargs: Mapping[str, Any], known: Mapping[str, Any] = MappingProxyType({})
+    env: str,
+    num_envs: int,
+    kwargs: Mapping[str, Any],
+    known: Mapping[str, Any] = MappingProxyType({}),
+    place: Place = HERE,
 ) -> RemoteCore:
-    """Start workers for a registered id or `package.module:factory`; `known` replaces fields of their EnvSpec."""
+    """Start workers for a registered id or `package.module:factory`; `known` replaces fields of their EnvSpec.
+
+    `place` is the interpreter they run in.
+    """
     try:
         json.dumps(dict(kwargs))
     except TypeError as error:
@@ -225,7 +259,7 @@ def make_remote(
     limit, forwarded = None, dict(kwargs)
     if ":" in env:  # Gymnasium's own `make` knows this keyword, a factory need not
         limit = forwarded.pop("max_episode_steps", None)
-    processes = [Process(env) for _ in range(min(num_envs, cores()))]
+    processes = [Process(env, place) for _ in range(min(num_envs, cores()))]
     counts = np.bincount(shares(num_envs, len(processes))[0])
     makes = [Message({"op": "make", "env": env, "kwargs": forwarded, "slots": int(n)}) for n in counts]
     facts = exchange(processes, dict(enumerate(makes)))[0].head
@@ -238,7 +272,7 @@ def make_remote(
         )
     dtypes = {name: leaf["dtype"] for name, leaf in facts["obs"].items()}
     spec = replace(remote_spec(env, facts, limit, kwargs), **{**known, "max_steps": limit})
-    return RemoteCore(spec, num_envs, processes, makes, dtypes)
+    return RemoteCore(spec, num_envs, processes, makes, dtypes, facts["physics"])
 
 
 def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[str, Any]) -> EnvSpec:
@@ -251,6 +285,7 @@ def remote_spec(env: str, facts: Mapping[str, Any], limit: int, kwargs: Mapping[
         control_hz=facts["control_hz"],
         max_steps=limit,
         signals=tuple(facts["signals"]),
+        instruction=facts["instruction"],
         kwargs=dict(kwargs),
     )
 

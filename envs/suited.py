@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -47,9 +48,9 @@ class SuiteTask:
 class Suited(gym.Wrapper):
     """A suite's environment with this project's names; observations are `look` and the cameras' pictures."""
 
-    names: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    names: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     """observation or `action` -> names of its elements"""
-    units: ClassVar[Mapping[str, str]] = {}
+    units: Mapping[str, str] = MappingProxyType({})
     shapes: Mapping[str, int]
     """observation -> its length; set by the adapter before it calls this class"""
 

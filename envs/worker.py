@@ -17,7 +17,7 @@ from ..errors import UserError
 from .foreign import boxes, check_action, describe, open_env, read, succeeded
 from .wire import Message, receive, send
 
-OPERATIONS = ("reset", "step", "replay", "expert", "render")
+OPERATIONS = ("reset", "step", "replay", "expert", "physics", "render")
 """what a parent may ask for"""
 
 
@@ -30,10 +30,13 @@ class Worker:
         self.boxes = boxes(env, self.envs[0].observation_space)
         self.dtype = check_action(env, self.envs[0].action_space).dtype
 
-    def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> Message:
-        """First observations, name -> (S, ...)."""
-        first = [self.envs[slot].reset(seed=seed)[0] for slot, seed in zip(slots, seeds, strict=True)]
-        seen = [read(obs, self.boxes) for obs in first]
+    def reset(self, slots: Sequence[int], seeds: Sequence[int], start: np.ndarray | None = None) -> Message:
+        """First observations, name -> (S, ...); rows of `start` (S, Q) that are not NaN replace the drawn physics."""
+        given: list[dict[str, Any] | None] = [None] * len(slots)
+        if start is not None:
+            given = [None if np.isnan(row).any() else {"physics": row} for row in start]
+        first = zip(slots, seeds, given, strict=True)
+        seen = [read(self.envs[slot].reset(seed=seed, options=row)[0], self.boxes) for slot, seed, row in first]
         return Message({}, {f"obs.{name}": np.stack([obs[name] for obs in seen]) for name in self.boxes})
 
     def step(self, slots: Sequence[int], action: np.ndarray, lengths: Sequence[int] | None = None) -> Message:
@@ -47,13 +50,20 @@ class Worker:
             self._run(row, slot, action[row, : lengths[row] if lengths else None], out)
         return Message({}, out)
 
-    def replay(self, slots: Sequence[int], seeds: Sequence[int], lengths: Sequence[int], action: np.ndarray) -> Message:
-        """Reset by seed and repeat `lengths` actions of (S, L, A); observations after the last of them."""
-        first = self.reset(slots, seeds).arrays
+    def replay(
+        self,
+        slots: Sequence[int],
+        seeds: Sequence[int],
+        lengths: Sequence[int],
+        action: np.ndarray,
+        start: np.ndarray | None = None,
+    ) -> Message:
+        """Reset and repeat `lengths` actions of (S, L, A); observations after the last of them."""
+        first = self.reset(slots, seeds, start).arrays
         after = self.step(slots, action, lengths).arrays
         final = {}
-        for name, start in first.items():
-            final[name] = np.stack([after[name][i, n - 1] if n else start[i] for i, n in enumerate(lengths)])
+        for name, value in first.items():
+            final[name] = np.stack([after[name][i, n - 1] if n else value[i] for i, n in enumerate(lengths)])
         return Message({}, final)
 
     def expert(self, slots: Sequence[int]) -> Message:
@@ -62,6 +72,10 @@ class Worker:
             if not self.envs[slot].has_wrapper_attr("expert"):
                 raise ValueError("it has no scripted expert")
         return Message({}, {"action": np.stack([self.envs[slot].get_wrapper_attr("expert")() for slot in slots])})
+
+    def physics(self, slots: Sequence[int]) -> Message:
+        """The simulator's state of slots, (S, Q)."""
+        return Message({}, {"physics": np.stack([self.envs[slot].get_wrapper_attr("physics")() for slot in slots])})
 
     def render(self, slot: int) -> Message:
         """A picture, if the environment was made to give some."""

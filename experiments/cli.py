@@ -109,8 +109,10 @@ def parse(config: type[Config], argv: Sequence[str], prog: str, default: Config 
     import tyro
 
     settings = (tyro.conf.AvoidSubcommands,)
-    defaults = {} if default is None else {"default": default}
-    parsed = tyro.cli(config, args=list(argv), prog=prog, config=settings, **defaults)
+    if default is None:
+        parsed = tyro.cli(config, args=list(argv), prog=prog, config=settings)
+    else:
+        parsed = tyro.cli(config, args=list(argv), prog=prog, config=settings, default=default)
     _note(getattr(getattr(parsed, "env", None), "id", ""))
     return parsed
 

@@ -79,7 +79,7 @@ def _play(
     player: Player, env: Any, pace: Pace, record: Record, budget: int, seed: int
 ) -> dict[str, int | float | None]:
     total, length, success = 0.0, 0, None
-    ended = False
+    ended, lost = False, False
     while not ended and record.steps < budget:
         step = env.step(player.next_action()[None, None])
         player.observe({name: value[:, -1] for name, value in step.obs.items()})
@@ -88,11 +88,12 @@ def _play(
         if "success" in step.signals:
             success = max(success or 0.0, float(step.signals["success"][0, 0]))
         ended = bool(step.terminated[0, 0] or step.truncated[0, 0])
-        if ended and hasattr(step, "valid") and not step.valid[0, 0]:
-            total, length, success = None, length - 1, None
+        lost = ended and hasattr(step, "valid") and not step.valid[0, 0]
         record.late_s.append(pace.wait())
     record.paced_s += pace.clock() - pace.start
     record.held += player.held
+    if lost:
+        return {"seed": seed, "return": None, "length": length - 1, "success": None}
     return {"seed": seed, "return": total, "length": length, "success": success}
 
 

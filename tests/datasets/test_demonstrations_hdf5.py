@@ -52,7 +52,7 @@ def test_robomimic(robomimic):
     assert not episodes.data["next.truncated"].any()
     assert episodes.returns().tolist() == [1, 1, 1]
     with h5py.File(path) as file:
-        last = file["data/demo_2/next_obs/robot0_eef_pos"][-1]
+        last = np.asarray(file["data/demo_2/next_obs/robot0_eef_pos"])[-1]
         np.testing.assert_array_equal(episodes.final["observation.robot0_eef_pos"][1], last)
         np.testing.assert_array_equal(
             episodes.data["observation.images.agentview"][:3], file["data/demo_0/obs/agentview_image"]

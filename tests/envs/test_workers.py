@@ -229,7 +229,7 @@ class Push:
     spec = PolicySpec({"state": ArraySpec((3,))}, ArraySpec((1,)), 2, 2)
     noise_shape = (1, 2, 1)
 
-    def act(self, obs, noise=None, generator=None):
+    def act(self, obs, noise, generator=None):
         return noise[:, 0]
 
 
