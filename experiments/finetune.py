@@ -29,6 +29,7 @@ from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
 from .learner import Learner
 from .loggers import SinkName
+from .methods import name_of
 from .offpolicy import OffPolicyLearner, online_steps
 from .onpolicy import OnPolicyLearner
 from .pretrain import build_policy
@@ -81,7 +82,7 @@ class Finetune:
         Raises:
             UserError: naming what is missing or too much.
         """
-        name = type(self.algo).__name__
+        name = name_of(self.algo)
         if self.data and isinstance(self.algo, OnPolicy):
             raise UserError(f"{name} learns from its own experience alone: leave --data out, or choose another --algo")
         if self.offline_steps and not self.data:
@@ -241,7 +242,7 @@ class _Training:
         return budget.iterations * budget.decisions * budget.num_envs * per_decision, "env_steps"
 
     def _reporter(self, run: RunFolder, phase: str, total: int, unit: str) -> Reporter:
-        name = f"{phase} {type(self.config.algo).__name__.lower()}"
+        name = f"{phase} {name_of(self.config.algo)}"
         since = {"grad_steps": self.learner.grad_steps, "env_steps": self.learner.env_steps, "wall_s": 0}[unit]
         return Reporter(run, name, total=total, unit=unit, sinks=self.config.loggers, since=since)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..algos.dppo import DPPO
@@ -48,3 +48,13 @@ METHODS = {
     "ifql": Method(I_METHODS["ifql"], "the same for flows", "flow"),
     "sac": Method(SAC(), "soft actor-critic: a Gaussian policy from scratch, to compare with"),
 }
+
+
+def name_of(algo: Algorithm) -> str:
+    """What the command line calls settings: the method of their class whose defaults differ from them least."""
+    near = {
+        name: sum(getattr(algo, f.name) != getattr(method.settings, f.name) for f in fields(algo))
+        for name, method in METHODS.items()
+        if type(method.settings) is type(algo)
+    }
+    return min(near, key=lambda name: near[name])

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from ...algos.bc import BC
 from ...algos.dppo import DPPO
-from ...algos.dsrl import DSRL
+from ...algos.dsrl import DSRL, DSRLSAC
+from ...policies.noise_space import NoiseSpace
 from ...policies.sampler import Sampler
 from ..env_ref import EnvRef
 from ..recipe import Budget, Recipe
@@ -20,8 +21,19 @@ HOPPER = replace(
     algos={
         "dppo": DPPO(),
         "dsrl-na": DSRL(warmup=2_000, utd=1.0, gamma=0.98, alpha=0.1, reward_scale=0.02),
+        # One noise for all four actions: with twelve numbers to choose, returns swung between evaluations.
+        "dsrl-sac": DSRLSAC(
+            warmup=2_000,
+            utd=1.0,
+            gamma=0.98,
+            alpha=0.1,
+            reward_scale=0.02,
+            space=NoiseSpace(bound=1.5, kind="repeat"),
+        ),
     },
-    budgets={"dsrl-na": Budget(num_envs=8, decisions=250, iterations=19, eval_every=5, eval_episodes=100)},
+    budgets=dict.fromkeys(
+        ("dsrl-na", "dsrl-sac"), Budget(num_envs=8, decisions=250, iterations=19, eval_every=5, eval_episodes=100)
+    ),
 )
 
 RECIPES = {

@@ -199,7 +199,7 @@ def test_a_policy_without_a_normaliser(refused):
         ("pretrain hopper --data hopper.npz", "--out is missing"),
         ("finetune hopper --out run", "--policy is missing: DPPO starts from a policy"),
         ("finetune hopper --algo fql --out run", "--policy is missing: DQL starts from a policy, or from --data"),
-        ("finetune hopper --policy base --data hopper.npz --out run", "DPPO learns from its own experience alone"),
+        ("finetune hopper --policy base --data hopper.npz --out run", "dppo learns from its own experience alone"),
         (
             "finetune hopper --algo dql --policy base --offline-steps 5 --out run",
             "--offline-steps learns from recorded",
@@ -236,7 +236,7 @@ def test_a_policy_without_a_normaliser(refused):
         ("finetune hopper --algo resip --policy base --out run --algo.gamma 2", "gamma 2 must lie between 0 and 1"),
         (
             "finetune hopper --algo dsrl-na --data hopper.npz --out run",
-            "--policy is missing: DSRL never trains its base",
+            "--policy is missing: dsrl-na never trains its base",
         ),
         ("finetune hopper --algo dsrl-sac --policy base --out run --algo.base-steps 0", "sampler steps 0 must lie"),
         (

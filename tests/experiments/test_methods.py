@@ -11,7 +11,7 @@ from noisepilot.envs import make_core
 from noisepilot.experiments.cli import main
 from noisepilot.experiments.env_ref import EnvRef
 from noisepilot.experiments.finetune import Finetune, finetune
-from noisepilot.experiments.methods import METHODS
+from noisepilot.experiments.methods import METHODS, name_of
 from noisepilot.experiments.recipe import Budget, get_recipe, kinds
 from noisepilot.experiments.run_folder import RunFolder
 from noisepilot.policies import MLP, Policy, PolicyConfig, Sampler, load_policy, save_policy
@@ -22,6 +22,14 @@ from .runs import metrics
 ENV = EnvRef("Hopper-v5", {"max_episode_steps": 12})
 SMALL = kinds(PolicyConfig(network=MLP((16, 16, 16)), sampler=Sampler(steps=4, eta=0.0)))
 BASES = {"reinflow": "flow", "reinflow-official": "flow", "fql": "flow", "ofql": "meanflow"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_are_called_as_on_the_command_line(name):
+    """Also when some of them were changed."""
+    settings = METHODS[name].settings
+    assert name_of(settings) == name
+    assert name_of(replace(settings, gamma=0.5)) == name
 
 
 @pytest.fixture(scope="module")
