@@ -79,7 +79,7 @@ def cut(key, index):
         ({"lengths": (12, 0, 12)}, "episode 1 has no steps"),
         ({"lengths": (1,) * 20}, "no episode is as long as horizon 4 (longest: 1)"),
         ({"lengths": (40,)}, "one episode and cannot be split"),
-        ({"lengths": ()}, "needs at least one episode"),
+        ({"lengths": ()}, "holds no episodes"),
         ({"limit": 50.0}, "action: 100 % of steps exceed the limits, in dimensions 0, 1, 2: clip or rescale them"),
         ({"obs": 17}, "shape (17,), but Hopper-v5 has (11,)"),
         ({"action": 2}, "shape (2,), but Hopper-v5 has (3,)"),
@@ -93,7 +93,7 @@ def test_datasets(refused, options, words):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("bad.npz", b"PK\x03\x04 and no more", "bad.npz is not a readable .npz"),
+        ("bad.npz", b"PK\x03\x04 and no more", "bad.npz is not a readable archive"),
         ("bad.h5", b"\x89HDF\r\n\x1a\n and no more", "bad.h5 is not a readable HDF5 file"),
         ("bad.npz", b"words", "bad.npz is not a dataset"),
         ("bad.zarr/zarr.json", b"{", "bad.zarr cannot be read as a dataset"),
@@ -197,8 +197,8 @@ def test_a_policy_without_a_normaliser(refused):
         ("eval base --env Walker2d-v5", "policy (made for Hopper-v5) and environment Walker2d-v5"),
         ("pretrain hopper --out run", "--data is missing"),
         ("pretrain hopper --data hopper.npz", "--out is missing"),
-        ("finetune hopper --out run", "--policy is missing: DPPO starts from a policy"),
-        ("finetune hopper --algo fql --out run", "--policy is missing: DQL starts from a policy, or from --data"),
+        ("finetune hopper --out run", "--policy is missing: dppo starts from a policy"),
+        ("finetune hopper --algo fql --out run", "--policy is missing: fql starts from a policy, or from --data"),
         ("finetune hopper --policy base --data hopper.npz --out run", "dppo learns from its own experience alone"),
         (
             "finetune hopper --algo dql --policy base --offline-steps 5 --out run",

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisepilot.datasets import d4rl
+from noisepilot.datasets import load
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.errors import UserError
 from noisepilot.experiments.transitions import experience
@@ -91,7 +91,7 @@ def test_d4rl_tells_terminals_from_timeouts(tmp_path):
         file["actions"], file["rewards"] = np.zeros((steps, 1)), np.ones(steps)
         file["terminals"] = np.array([0, 0, 1, 0, 0, 0], bool)
         file["timeouts"] = np.array([0, 0, 0, 0, 0, 1], bool)
-    found = experience(d4rl.read(tmp_path / "toy.hdf5"), same, n=1)
+    found = experience(load(tmp_path / "toy.hdf5"), same, n=1)
     assert found.terminated.tolist() == [False, False, True, False, False, False]
     assert found.next_obs["state"][[2, 5], 0, 0].tolist() == [2.5, 5.5]
     assert found.next_obs["state"][[0, 1, 3, 4], 0, 0].tolist() == [1, 2, 4, 5]
