@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisepilot.datasets import load
 from noisepilot.datasets.episodes import Episodes
+from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 from noisepilot.experiments.transitions import experience
 
