@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
@@ -24,8 +23,10 @@ from .keywords import build_task
 from .remote import RemoteCore, make_remote
 from .robosuite_build import OURS, STEP, actions, build, osc, place, read_env_args, reseed
 from .robosuite_demos import Demonstrations
+from .robosuite_expert import act
 from .robosuite_pictures import Pictures
 from .sparse import SPARSE, sparse_reward
+from .suited import require
 
 ARMS = {"TwoArmTransport": 2}
 """task -> arms, where not one"""
@@ -132,6 +133,10 @@ class Manipulation(gym.Env):
         ended = success and self.task.terminate_on_success
         return self._observe(seen), float(reward), ended, False, {"success": success}
 
+    def expert(self) -> np.ndarray:
+        """What the scripted expert does now, (A,)."""
+        return act(self.task, self.simulator._get_observations(), *self.action_space.shape)
+
     def physics(self) -> np.ndarray:
         """Time, positions and velocities, (Q,)."""
         return self.simulator.sim.get_state().flatten()
@@ -173,8 +178,7 @@ def open_robosuite(**keywords: Any) -> gym.Env:
 
 def make_robosuite(task: Robosuite, num_envs: int, **facts: Any) -> RemoteCore:
     """Build N slots in workers; `facts` are fields of EnvSpec that the table of environments knows."""
-    if find_spec("robosuite") is None:
-        raise UserError(f"{facts['id']} needs robosuite: pip install 'noisepilot[robosuite]'")
+    require("robosuite", facts["id"])
     keywords = asdict(task)
     if task.env_args:  # the words themselves: files move
         keywords["env_args"] = json.dumps(read_env_args(task.env_args))

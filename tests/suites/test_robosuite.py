@@ -13,7 +13,9 @@ from noisepilot.envs.robosuite_build import osc, place
 from noisepilot.envs.robosuite_demos import Demonstrations
 from noisepilot.errors import UserError
 
-pytest.importorskip("robosuite", reason="pip install 'noisepilot[robosuite]'")
+from .common import expert_success, need
+
+need("robosuite")
 LIFT = "robosuite/Lift"
 HUMAN = "robosuite_lift_panda_human3.hdf5"
 
@@ -172,6 +174,14 @@ def test_human_demonstrations(shared_data):
     env.close()
     assert seen == [True] * 3
     assert sum(played) == 2
+
+
+def test_the_expert_lifts(make):
+    assert expert_success(LIFT) == 4
+    core = make("robosuite/Can", 1)
+    core.reset([0])
+    with pytest.raises(UserError, match="scripted expert is for Lift"):
+        core.expert()
 
 
 @pytest.mark.parametrize(
