@@ -9,6 +9,7 @@ import pytest
 from noisepilot.algos.onpolicy import OnPolicy
 from noisepilot.envs import list_envs, make_core
 from noisepilot.envs.registry import TABLE
+from noisepilot.errors import UserError
 from noisepilot.experiments.cli import main
 from noisepilot.experiments.env_ref import EnvRef
 from noisepilot.experiments.finetune import Finetune, finetune
