@@ -91,6 +91,17 @@ class Robosuite:
         sizes = zip(*(listed(stored[f"camera_{side}s"], len(names)) for side in ("width", "height")), strict=True)
         return dict(zip(names, sizes, strict=True))
 
+    def relabel(self, obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Observations and outcomes of recorded simulator states (T, Q) (see `Relabels`); nothing without them."""
+        if "sim_state" not in obs:
+            return {}
+        env = Manipulation(self)
+        try:
+            rows = [env.told(state) for state in obs["sim_state"]]
+        finally:
+            env.close()
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
 
 def listed(value: Any, count: int) -> list[Any]:
     """Robosuite takes one value for all or a list."""
@@ -128,10 +139,16 @@ class Manipulation(gym.Env):
         """One action of a twentieth of a second."""
         seen, reward, _, _ = self.simulator.step(np.asarray(action, np.float64))
         success = bool(self.simulator._check_success())
-        if self.task.reward_type != "dense":
-            reward = float(sparse_reward(self.task.reward_type, np.asarray(success)))
-        ended = success and self.task.terminate_on_success
-        return self._observe(seen), float(reward), ended, False, {"success": success}
+        return self._observe(seen), *self._judge(reward, success), False, {"success": success}
+
+    def told(self, state: np.ndarray) -> dict[str, np.ndarray]:
+        """What is observed in a state (Q,), and the outcome of having come there."""
+        seen = self._observe(place(self.simulator, state))
+        pictures = {f"images.{name}": picture for name, picture in seen.pop("images", {}).items()}
+        success = bool(self.simulator._check_success())
+        reward, terminated = self._judge(self.simulator.reward(None), success)
+        outcome = {"reward": np.float32(reward), "terminated": np.bool_(terminated), "success": np.float32(success)}
+        return {**seen, **pictures, **outcome}
 
     def expert(self) -> np.ndarray:
         """What the scripted expert does now, (A,)."""
@@ -149,6 +166,12 @@ class Manipulation(gym.Env):
         """Free the renderers."""
         self.camera.close()
         self.simulator.close()
+
+    def _judge(self, reward: float, success: bool) -> tuple[float, bool]:
+        """The reward and the end that the keywords ask for, of robosuite's reward."""
+        if self.task.reward_type != "dense":
+            reward = float(sparse_reward(self.task.reward_type, np.asarray(success)))
+        return float(reward), success and self.task.terminate_on_success
 
     def _observe(self, seen: Mapping[str, np.ndarray]) -> dict[str, Any]:
         named = {"object": np.asarray(seen["object-state"], np.float64)}
