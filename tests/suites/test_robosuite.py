@@ -18,7 +18,8 @@ from noisepilot.experiments.data_verbs import data
 from .common import expert_success, need
 
 need("robosuite")
-pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # robosuite's, at its first import
+# robosuite, at its first import
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "SyntaxWarning")]
 LIFT = "robosuite/Lift"
 HUMAN = "robosuite_lift_panda_human3.hdf5"
 
