@@ -47,10 +47,12 @@ suite: $(DEV)
 	@echo "== pytest"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-SUITES ?= robotics pusht metaworld ogbench aloha
+SUITES ?= robotics pusht metaworld ogbench aloha robosuite
 
 test-suites: $(DEV)
-	@for suite in $(SUITES); do $(BIN)/noisepilot envs install $$suite || exit 1; done
+	@echo "== installing $(SUITES)"
+	@for suite in $(SUITES); do PIP_CONSTRAINT=constraints.txt $(BIN)/noisepilot envs install $$suite || exit 1; done
+	@echo "== pytest tests/suites"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/suites
 
 clean:

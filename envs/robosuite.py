@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
@@ -24,8 +23,10 @@ from .keywords import build_task
 from .remote import RemoteCore, make_remote
 from .robosuite_build import OURS, STEP, actions, build, osc, place, read_env_args, reseed
 from .robosuite_demos import Demonstrations
+from .robosuite_expert import act
 from .robosuite_pictures import Pictures
 from .sparse import SPARSE, sparse_reward
+from .suited import require
 
 ARMS = {"TwoArmTransport": 2}
 """task -> arms, where not one"""
@@ -90,6 +91,17 @@ class Robosuite:
         sizes = zip(*(listed(stored[f"camera_{side}s"], len(names)) for side in ("width", "height")), strict=True)
         return dict(zip(names, sizes, strict=True))
 
+    def relabel(self, obs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Observations and outcomes of recorded simulator states (T, Q) (see `Relabels`); nothing without them."""
+        if "sim_state" not in obs:
+            return {}
+        env = Manipulation(self)
+        try:
+            rows = [env.told(state) for state in obs["sim_state"]]
+        finally:
+            env.close()
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
 
 def listed(value: Any, count: int) -> list[Any]:
     """Robosuite takes one value for all or a list."""
@@ -127,10 +139,20 @@ class Manipulation(gym.Env):
         """One action of a twentieth of a second."""
         seen, reward, _, _ = self.simulator.step(np.asarray(action, np.float64))
         success = bool(self.simulator._check_success())
-        if self.task.reward_type != "dense":
-            reward = float(sparse_reward(self.task.reward_type, np.asarray(success)))
-        ended = success and self.task.terminate_on_success
-        return self._observe(seen), float(reward), ended, False, {"success": success}
+        return self._observe(seen), *self._judge(reward, success), False, {"success": success}
+
+    def told(self, state: np.ndarray) -> dict[str, np.ndarray]:
+        """What is observed in a state (Q,), and the outcome of having come there."""
+        seen = self._observe(place(self.simulator, state))
+        pictures = {f"images.{name}": picture for name, picture in seen.pop("images", {}).items()}
+        success = bool(self.simulator._check_success())
+        reward, terminated = self._judge(self.simulator.reward(None), success)
+        outcome = {"reward": np.float32(reward), "terminated": np.bool_(terminated), "success": np.float32(success)}
+        return {**seen, **pictures, **outcome}
+
+    def expert(self) -> np.ndarray:
+        """What the scripted expert does now, (A,)."""
+        return act(self.task, self.simulator._get_observations(), *self.action_space.shape)
 
     def physics(self) -> np.ndarray:
         """Time, positions and velocities, (Q,)."""
@@ -144,6 +166,12 @@ class Manipulation(gym.Env):
         """Free the renderers."""
         self.camera.close()
         self.simulator.close()
+
+    def _judge(self, reward: float, success: bool) -> tuple[float, bool]:
+        """The reward and the end that the keywords ask for, of robosuite's reward."""
+        if self.task.reward_type != "dense":
+            reward = float(sparse_reward(self.task.reward_type, np.asarray(success)))
+        return float(reward), success and self.task.terminate_on_success
 
     def _observe(self, seen: Mapping[str, np.ndarray]) -> dict[str, Any]:
         named = {"object": np.asarray(seen["object-state"], np.float64)}
@@ -173,8 +201,7 @@ def open_robosuite(**keywords: Any) -> gym.Env:
 
 def make_robosuite(task: Robosuite, num_envs: int, **facts: Any) -> RemoteCore:
     """Build N slots in workers; `facts` are fields of EnvSpec that the table of environments knows."""
-    if find_spec("robosuite") is None:
-        raise UserError(f"{facts['id']} needs robosuite: pip install 'noisepilot[robosuite]'")
+    require("robosuite", facts["id"])
     keywords = asdict(task)
     if task.env_args:  # the words themselves: files move
         keywords["env_args"] = json.dumps(read_env_args(task.env_args))

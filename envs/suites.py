@@ -91,7 +91,8 @@ SUITES = {
         "robosuite",
         (ARMS, ("--no-deps", "robosuite==1.4.1")),
         "robosuite/Lift",
-        ids="robosuite/<task>",
+        {"cameras": ["agentview"]},
+        "robosuite/Lift, Can, Square, ToolHang, Transport",
     ),
     "libero": Suite(
         "libero",

@@ -181,7 +181,7 @@ def _speed(env: str, num_envs: int, kwargs: Mapping[str, Any], seconds: float) -
 
 def _fix(suite: Suite, error: Exception) -> str:
     """The command that repairs a suite, as far as its error tells."""
-    if missing := re.search(r"No module named '([\w-]+)'", str(error)):
+    if missing := re.search(r"No module named '([\w-]+)[\w.-]*'", str(error)):
         return f"{missing[0]}: pip install {missing[1]}"
     words, fix = explain(f"{type(error).__name__}: {error}")
     return f"{words}: {fix or ' && '.join(suite.commands())}"

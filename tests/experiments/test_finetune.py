@@ -9,6 +9,7 @@ import pytest
 from noisepilot.algos.onpolicy import OnPolicy
 from noisepilot.envs import list_envs, make_core
 from noisepilot.envs.registry import TABLE
+from noisepilot.errors import UserError
 from noisepilot.experiments.cli import main
 from noisepilot.experiments.env_ref import EnvRef
 from noisepilot.experiments.finetune import Finetune, finetune
@@ -74,7 +75,12 @@ def test_every_recipe(name, tmp_path):
         return
     if recipe.env.id not in TABLE and recipe.env.id not in list_envs():
         pytest.skip(f"the simulator of {recipe.env.id} is absent")
-    policy = fresh_policy(recipe, tmp_path / "policy")
+    try:
+        policy = fresh_policy(recipe, tmp_path / "policy")
+    except UserError as error:
+        if "noisepilot envs install" not in str(error):
+            raise
+        pytest.skip(str(error))
     if recipe.env.id not in TABLE:
         return  # the simulator runs in workers and may be slow
     env = EnvRef(recipe.env.id, {**recipe.env.kwargs, **SHORT})

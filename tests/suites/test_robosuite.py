@@ -7,13 +7,19 @@ import json
 import numpy as np
 import pytest
 
+from noisepilot.datasets.readers import load
 from noisepilot.envs import make_core
 from noisepilot.envs.robosuite import Manipulation, Robosuite
 from noisepilot.envs.robosuite_build import osc, place
 from noisepilot.envs.robosuite_demos import Demonstrations
 from noisepilot.errors import UserError
+from noisepilot.experiments.data_verbs import data
 
-pytest.importorskip("robosuite", reason="pip install 'noisepilot[robosuite]'")
+from .common import expert_success, need
+
+need("robosuite")
+# robosuite, at its first import
+pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "SyntaxWarning")]
 LIFT = "robosuite/Lift"
 HUMAN = "robosuite_lift_panda_human3.hdf5"
 
@@ -172,6 +178,29 @@ def test_human_demonstrations(shared_data):
     env.close()
     assert seen == [True] * 3
     assert sum(played) == 2
+
+
+def test_the_expert_lifts(make):
+    assert expert_success(LIFT) == 4
+    core = make("robosuite/Can", 1)
+    core.reset([0])
+    with pytest.raises(UserError, match="scripted expert is for Lift"):
+        core.expert()
+
+
+def test_human_demonstrations_are_seen_as_the_environment_sees(shared_data, tmp_path):
+    pytest.importorskip("h5py", reason="pip install 'noisepilot[hdf5]'")
+    file = str(shared_data / "demos" / HUMAN)
+    keywords = json.dumps({"reward_type": "penalty"})
+    assert data(["convert", file, str(tmp_path / "h.zarr"), "--env", LIFT, "--env-kwargs", keywords]) == 0
+    seen = load(str(tmp_path / "h.zarr"))
+    assert seen.success_rate() == 1.0
+    assert seen.data["next.terminated"][seen.ends - 1].all()
+    np.testing.assert_array_equal(seen.data["next.reward"], seen.data["next.success"] - 1)
+    states, _ = Demonstrations(file).episode(0)
+    cube = seen.data["observation.object"][0, :3]
+    np.testing.assert_allclose(cube, states[0, 1 + 9 : 1 + 12], atol=1e-5)
+    assert seen.data["observation.robot0_eef_pos"].std() > 0.01
 
 
 @pytest.mark.parametrize(
