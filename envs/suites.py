@@ -119,6 +119,15 @@ METAWORLD = (
 # fmt: on
 """Meta-World's fifty tasks, without their version"""
 
+LIBERO = {
+    "libero_spatial": (10, 220),
+    "libero_object": (10, 280),
+    "libero_goal": (10, 300),
+    "libero_10": (10, 520),
+    "libero_90": (90, 400),
+}
+"""LIBERO's suites: how many tasks, and steps of an episode as they are published"""
+
 MAZES = ("medium", "large", "giant", "teleport")
 OGBENCH = {
     "cube-single": 200,
