@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -34,20 +33,12 @@ def version(suite: str, package: str) -> str:
     return next((found.version for found in distributions(name=package, path=folders)), "")
 
 
-def build(suite: str, calls: Sequence[Sequence[str]]) -> int:
-    """Make the virtual environment, if there is none, and install into it; the exit code is pip's.
-
-    Args:
-        suite: its name.
-        calls: arguments of `pip install`, one call after the other.
-    """
+def make(suite: str) -> int:
+    """Make the virtual environment, if there is none; the exit code is that of Python's `venv`."""
     python = interpreter(suite)
-    if not python.exists():
-        made = subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)])
-        if made.returncode:
-            return made.returncode
-    for args in calls:
-        done = subprocess.run([str(python), "-m", "pip", "install", "--no-input", *args])
-        if done.returncode:
-            return done.returncode
-    return 0
+    return 0 if python.exists() else subprocess.run(venv_command(suite)).returncode
+
+
+def venv_command(suite: str) -> list[str]:
+    """What makes the virtual environment."""
+    return [sys.executable, "-m", "venv", str(home(suite) / "venv")]

@@ -24,7 +24,7 @@ FRAME = re.compile(
     rb"c_codecs\nencode\nq\x03X\x01\x00\x00\x00bq\x04X\x06\x00\x00\x00latin1q\x05\x86q\x06Rq\x07\x87q\x08Rq\t"
     rb"\(K\x01K(?P<rows>.)K(?P<columns>.)\x86q\ncnumpy\ndtype\nq\x0bX\x02\x00\x00\x00f8q\x0c\x89\x88\x87q\rRq\x0e"
     rb"\(K\x03X\x01\x00\x00\x00<q\x0fNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x10b\x89"
-    rb"h\x03X....(?P<text>.*)q\x11h\x05\x86q\x12Rq\x13tq\x14b\.",
+    rb"h\x03X(?P<length>....)(?P<text>.*)q\x11h\x05\x86q\x12Rq\x13tq\x14b\.",
     re.DOTALL,
 )
 """one array of doubles (rows, columns) as torch and pickle write it; its bytes are UTF-8 of Latin-1"""
@@ -64,11 +64,14 @@ def read_states(path: Path) -> np.ndarray:
     with zipfile.ZipFile(path) as archive:
         inside = archive.getinfo("archive/data.pkl")
         content = archive.read(inside) if inside.file_size <= LARGEST else b""
-    found = FRAME.fullmatch(content)
-    if found is None:
-        raise UserError(f"{path} is no plain array of numbers, so it is not read")
-    values = np.frombuffer(found["text"].decode().encode("latin1"), "<f8")
-    return values.reshape(found["rows"][0], found["columns"][0])
+    try:
+        found = FRAME.fullmatch(content)
+        if found is None or int.from_bytes(found["length"], "little") != len(found["text"]):
+            raise ValueError("another frame")
+        values = np.frombuffer(found["text"].decode().encode("latin1"), "<f8")
+        return values.reshape(found["rows"][0], found["columns"][0])
+    except ValueError as error:
+        raise UserError(f"{path} is no plain array of numbers, so it is not read") from error
 
 
 def simulators(assets: Path) -> Any:
