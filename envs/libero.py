@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import UserError, unknown
 from . import isolated, libero_assets
 from .keywords import build_task
+from .libero_layout import LAYOUTS, Layout
 from .libero_package import initial_states, instruction, package, simulators, task_name
 from .process import HERE, Place
 from .remote import RemoteCore, make_remote
@@ -39,17 +40,6 @@ REST = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 DRAWS = 100
 """times that places of objects are drawn until none overlap"""
 NEEDED = ("libero", "bddl", "robosuite", "matplotlib", "yaml")
-CAMERAS: Mapping[str, Mapping[str, str]] = {
-    "robosuite": {},
-    "hdf5": {"robot0_eye_in_hand": "eye_in_hand"},
-    "lerobot": {"agentview": "image", "robot0_eye_in_hand": "image2"},
-}
-"""`layout` -> what cameras are called, where not as in the scene"""
-TURNED = {"robosuite": (1, 1), "hdf5": (-1, 1), "lerobot": (1, -1)}
-"""`layout` -> steps through a picture's rows and columns"""
-POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
-ROTATION = ("rx", "ry", "rz")
-FINGERS = ("left_finger", "right_finger")
 Names = tuple[str, ...]
 
 
@@ -79,8 +69,8 @@ class Libero:
     def __post_init__(self) -> None:
         if self.reward_type not in SPARSE:
             raise unknown("reward_type of LIBERO", self.reward_type, SPARSE)
-        if self.layout not in CAMERAS:
-            raise unknown("layout of LIBERO", self.layout, CAMERAS)
+        if self.layout not in LAYOUTS:
+            raise unknown("layout of LIBERO", self.layout, LAYOUTS)
 
 
 class Tabletop(gym.Env):
@@ -97,7 +87,8 @@ class Tabletop(gym.Env):
         self.camera = Pictures(task.effects)
         self.control_hz = float(self.simulator.control_freq)
         action_names, unit, self.action_space = actions(self.simulator)
-        self.names, self.units = self._names() | {"action": action_names}, {"action": unit}
+        self.layout = Layout(task.layout, self.simulator)
+        self.names, self.units = self.layout.names() | {"action": action_names}, {"action": unit}
         self._check_cameras()
         self.observation_space = spaces_of(self._observe(self.simulator._get_observations(force_update=True)))
 
@@ -154,62 +145,9 @@ class Tabletop(gym.Env):
         raise UserError(f"LIBERO found no places for the objects of '{self.instruction}'")
 
     def _observe(self, seen: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        down, right = TURNED[self.task.layout]
         size = self.task.image_width, self.task.image_height
-        drawn = {
-            CAMERAS[self.task.layout].get(name, name): self.camera.draw(self.simulator.sim, name, *size)[::down, ::right]
-            for name in self.task.cameras
-        }
-        named = {name: np.asarray(value, np.float64) for name, value in self._numbers(seen).items()}
-        return {**named, "images": drawn} if drawn else named
-
-    def _numbers(self, seen: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Observations of the layout but for pictures."""
-        from robosuite.utils.transform_utils import quat2axisangle
-
-        arm = {name: seen[f"robot0_{name}"] for name in ("eef_pos", "eef_quat", "gripper_qpos", "joint_pos")}
-        turned = quat2axisangle(arm["eef_quat"].copy())
-        if self.task.layout == "lerobot":
-            return {"state": np.concatenate((arm["eef_pos"], turned, arm["gripper_qpos"]))}
-        if self.task.layout == "hdf5":
-            rest = {"gripper_states": arm["gripper_qpos"], "joint_states": arm["joint_pos"]}
-            return {"ee_pos": arm["eef_pos"], "ee_ori": turned, **rest}
-        own = {f"robot0_{name}": arm[name] for name in ("eef_pos", "eef_quat", "gripper_qpos")}
-        fixture = {"fixture": self._fixtures()} if self.simulator.fixtures_dict else {}
-        return {"object": seen["object-state"], **fixture, **own}
-
-    def _fixtures(self) -> np.ndarray:
-        """Poses of the furniture, then its joints: drawers (m), doors and knobs (rad)."""
-        data, ids = self.simulator.sim.data, self.simulator.obj_body_id
-        poses = [(data.body_xpos[ids[name]], np.roll(data.body_xquat[ids[name]], -1)) for name in self._furniture()]
-        joints = [data.get_joint_qpos(joint) for joint in self._joints()]
-        return np.concatenate([*(part for pose in poses for part in pose), joints])
-
-    def _furniture(self) -> list[str]:
-        return list(self.simulator.fixtures_dict)
-
-    def _joints(self) -> list[str]:
-        return [joint for name in self._furniture() for joint in self.simulator.fixtures_dict[name].joints]
-
-    def _names(self) -> dict[str, Names]:
-        """Observation -> names of its elements."""
-        hand = ("x", "y", "z", *ROTATION)
-        to_hand = tuple(f"to_eef_{part}" for part in POSE)
-        objects = (f"{name}_{part}" for name in self.simulator.objects_dict for part in (*POSE, *to_hand))
-        furniture = (f"{name}_{part}" for name in self._furniture() for part in POSE)
-        known = {
-            "object": tuple(objects),
-            "fixture": (*furniture, *self._joints()),
-            "robot0_eef_pos": POSE[:3],
-            "robot0_eef_quat": POSE[3:],
-            "robot0_gripper_qpos": FINGERS,
-            "ee_pos": hand[:3],
-            "ee_ori": ROTATION,
-            "gripper_states": FINGERS,
-            "joint_states": tuple(f"joint{i}" for i in range(1, 8)),
-            "state": (*hand, *FINGERS),
-        }
-        return known
+        drawn = {name: self.camera.draw(self.simulator.sim, name, *size) for name in self.task.cameras}
+        return self.layout.observation(seen, drawn)
 
     def _check_cameras(self) -> None:
         model = self.simulator.sim.model._model

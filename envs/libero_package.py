@@ -84,7 +84,7 @@ def simulators(assets: Path) -> Any:
         Path(folder, "config.yaml").write_text(json.dumps(config))
         os.environ["LIBERO_CONFIG_PATH"] = folder
         try:
-            import_module("libero.libero")._assets_path_cache = str(assets)
+            vars(import_module("libero.libero"))["_assets_path_cache"] = str(assets)  # it would look on a hub
             return import_module("libero.libero.envs").TASK_MAPPING
         finally:
             del os.environ["LIBERO_CONFIG_PATH"]

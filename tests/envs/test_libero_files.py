@@ -86,10 +86,10 @@ def test_a_folder_of_the_user(cache, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"there is no folder {tmp_path / 'other'}: noisepilot envs install libero"):
         libero_assets.present()
     (own / "scenes/a.xml").write_bytes(b"<mujocO/>")
-    with pytest.raises(UserError, match="a.xml is not LIBERO's: its hash differs"):
+    with pytest.raises(UserError, match=r"a\.xml is not LIBERO's: its hash differs"):
         libero_assets.use(own)
     (own / "scenes/a.xml").unlink()
-    with pytest.raises(UserError, match="own lacks scenes/a.xml"):
+    with pytest.raises(UserError, match=r"own lacks scenes/a\.xml"):
         libero_assets.use(own)
 
 
@@ -100,7 +100,7 @@ def test_a_folder_with_a_list_of_its_own(cache, tmp_path):
     (own / "MANIFEST.tsv").write_text(f"path\tsha256\ntextures/b.png\t{digest}\n")
     assert libero_assets.check(own) == 1
     (own / "textures/b.png").write_bytes(b"repackeD")
-    with pytest.raises(UserError, match="b.png is not LIBERO's"):
+    with pytest.raises(UserError, match=r"b\.png is not LIBERO's"):
         libero_assets.check(own)
     (own / "MANIFEST.tsv").write_text(f"path\tsha256\n../secret\t{digest}\n")
     with pytest.raises(UserError, match="no asset of LIBERO"):
