@@ -12,7 +12,7 @@ from . import d4rl
 from .core import Core
 from .keywords import build_task, split_limit
 from .maze import MAPS, named_map
-from .suites import METAWORLD, ogbench_sets
+from .suites import LIBERO, METAWORLD, ogbench_sets
 
 if TYPE_CHECKING:
     from .vector import TensorEnv
@@ -113,6 +113,16 @@ def robosuite_entries() -> dict[str, Entry]:
     }
 
 
+def libero_entries() -> dict[str, Entry]:
+    """LIBERO's tasks, numbered as LIBERO does."""
+    path = ("libero:Libero", "libero:make_libero")
+    return {
+        f"{suite.replace('_', '/')}/{number}": Entry("worker", *path, limit, {"suite": suite, "number": number})
+        for suite, (count, limit) in LIBERO.items()
+        for number in range(count)
+    }
+
+
 TABLE = {
     "Hopper-v5": Entry("rollout", "locomotion:Hopper"),
     "HalfCheetah-v5": Entry("rollout", "locomotion:HalfCheetah"),
@@ -145,6 +155,7 @@ TABLE = {
         for name, task in (("Insertion", "insertion"), ("TransferCube", "transfer_cube"))
     },
     **robosuite_entries(),
+    **libero_entries(),
 }
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from . import isolated, libero_assets
+
 MUJOCO = "mujoco>=3.3,<3.9"
 """holds back what suites would pull in: newer versions break most of them"""
 
@@ -30,20 +32,32 @@ class Suite:
     """keywords that add a camera to the example; empty: it has none"""
     ids: str = ""
     """what its environments are called"""
-    note: str = ""
-    """what no installation brings"""
+    isolated: str = ""
+    """name of the virtual environment of its own that it is installed into; empty: beside this Python"""
+    assets: bool = False
+    """its package lacks data that the installation brings"""
 
     @property
     def version(self) -> str:
         """The installed version; empty: it is not installed."""
+        if self.isolated and (own := isolated.version(self.isolated, self.package)):
+            return own
         try:
             return version(self.package)
         except PackageNotFoundError:
             return ""
 
+    @property
+    def lacks(self) -> str:
+        """What is missing beside the package; empty: nothing."""
+        return "its assets" if self.assets and not libero_assets.folder().is_dir() else ""
+
     def commands(self) -> list[str]:
         """What to type instead of `noisepilot envs install`."""
-        return ["pip install " + " ".join(f"'{a}'" if set(a) & set("<>") else a for a in args) for args in self.install]
+        pip = f"{isolated.interpreter(self.isolated)} -m pip" if self.isolated else "pip"
+        calls = [" ".join(f"'{a}'" if set(a) & set("<>") else a for a in args) for args in self.install]
+        venv = [" ".join(isolated.venv_command(self.isolated))] if self.isolated else []
+        return venv + [f"{pip} install {call}" for call in calls]
 
 
 ARMS = ("numba", "opencv-python-headless", "termcolor", "scipy", "pillow", MUJOCO)
@@ -98,11 +112,14 @@ SUITES = {
         "libero",
         "hf-libero",
         (
-            (*ARMS, "h5py", "easydict", "future", "pyyaml", "tqdm", "matplotlib"),
+            (*ARMS, "gymnasium>=1.1", "h5py", "easydict", "future", "pyyaml", "tqdm", "matplotlib"),
             ("--no-deps", "bddl==1.0.1", "robosuite==1.4.1", "hf-libero==0.1.4"),
         ),
-        ids="LIBERO's tasks",
-        note="its assets folder comes separately",
+        "libero/goal/7",
+        {"cameras": ["agentview"]},
+        "libero/<suite>/<number>",
+        isolated="libero",
+        assets=True,
     ),
 }
 
@@ -119,6 +136,15 @@ METAWORLD = (
 )
 # fmt: on
 """Meta-World's fifty tasks, without their version"""
+
+LIBERO = {
+    "libero_spatial": (10, 220),
+    "libero_object": (10, 280),
+    "libero_goal": (10, 300),
+    "libero_10": (10, 520),
+    "libero_90": (90, 400),
+}
+"""LIBERO's suites: how many tasks, and steps of an episode as they are published"""
 
 MAZES = ("medium", "large", "giant", "teleport")
 OGBENCH = {

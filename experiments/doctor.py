@@ -203,10 +203,10 @@ def suite(name: str) -> Finding:
     """A suite of environments; `noisepilot envs check` tries them."""
     from ..envs.suites import SUITES
 
-    found = SUITES[name].version
-    fact = f"{found}, {SUITES[name].ids}" if found else f"for {SUITES[name].ids}"
-    fix = "" if found else f"noisepilot envs install {name}"
-    return Finding(f"envs-{name}", "ok" if found else "missing", fact.rstrip(", "), fix, core=False)
+    found, lacks = SUITES[name].version, SUITES[name].lacks
+    fact = f"{found}, {f'without {lacks}' if lacks else SUITES[name].ids}" if found else f"for {SUITES[name].ids}"
+    fix = "" if found and not lacks else f"noisepilot envs install {name}"
+    return Finding(f"envs-{name}", "ok" if not fix else "missing", fact.rstrip(", "), fix, core=False)
 
 
 def _guarded(name: str, check: Callable[[], Finding]) -> Finding:

