@@ -152,7 +152,7 @@ class Manipulation(gym.Env):
 
     def expert(self) -> np.ndarray:
         """What the scripted expert does now, (A,)."""
-        return act(self.task, self.simulator._get_observations(), *self.action_space.shape)
+        return act(self.task, self.simulator._get_observations(), len(self.names["action"]))
 
     def physics(self) -> np.ndarray:
         """Time, positions and velocities, (Q,)."""
