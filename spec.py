@@ -5,7 +5,7 @@ Shapes leave out batch and time: a state of eleven numbers has shape (11,).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -14,8 +14,16 @@ from .errors import UserError, unknown
 ROTATIONS = {"axis_angle": 3, "euler_xyz": 3, "quat_xyzw": 4, "quat_wxyz": 4, "6d": 6, "matrix": 9}
 """representation -> how many numbers it has; euler_xyz turns about the fixed x, then y, then z axis (radians), 6d is
 the first two rows of the matrix (Zhou et al. 2019, https://arxiv.org/abs/1812.07035), matrix goes row by row"""
-NORMALISED = "normalised"
-"""unit of numbers that a controller scales: neither metres nor radians"""
+SCALED = "1 is "
+"""beginning of the unit of numbers that a controller scales: neither metres nor radians"""
+
+
+def arm_unit(steps: Sequence[float] | None, gripper: bool = True) -> str:
+    """Unit of an arm's actions in Cartesian space: places, or movements of which 1 is `steps`, (m, maybe rad)."""
+    arm = "m, axis-angle in rad"
+    if steps is not None:
+        arm = SCALED + " or ".join(f"{far:g} {unit}" for far, unit in zip(steps, ("m", "rad"), strict=False))
+    return arm + ("; gripper: 1 closes" if gripper else "")
 
 
 @dataclass(frozen=True)

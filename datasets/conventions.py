@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config import from_dict, to_dict
 from ..errors import UserError, unknown
-from ..spec import NORMALISED, ROTATIONS, ArraySpec, Convention
+from ..spec import ROTATIONS, SCALED, ArraySpec, Convention
 from .rotations import convert
 from .source import Recorded, Source
 
@@ -73,7 +73,7 @@ def rotated(source: Source, target: str) -> Source:
             "the dataset does not say how its actions rotate: add "
             '--action \'{"rotation": "axis_angle", "rotation_at": [3]}\' with what is right'
         )
-    if spec.unit == NORMALISED:
+    if spec.unit.startswith(SCALED):
         raise UserError(f"the rotations are scaled by a controller, not angles: they cannot become {target}")
     return Changed(source, _rotated_spec(spec, target), lambda action: _rotate(action, said, target))
 

@@ -17,10 +17,12 @@ import numpy as np
 
 from ..config import to_dict
 from ..errors import UserError
-from ..spec import NORMALISED, ArraySpec, Convention
+from ..spec import ArraySpec, Convention, arm_unit
 from .hdf5 import array, attributes, child, in_order, is_hdf5, opened
 from .source import Recorded
 
+FAR = (0.05, 0.05, 0.05, 0.5, 0.5, 0.5)
+"""robosuite's default output_max: m, rad"""
 CONTROL_HZ = 20.0
 """robosuite's default control_freq, which demonstrations are collected at"""
 
@@ -128,8 +130,10 @@ def action_spec(controller: Mapping[str, Any], dim: int) -> ArraySpec:
     if dim not in (arm, arm + 1):
         return ArraySpec((dim,))
     if not delta:
-        return ArraySpec((dim,), unit="m, rad", convention=convention)
-    return ArraySpec((dim,), low=tuple(-x for x in ones), high=ones, unit=NORMALISED, convention=convention)
+        return ArraySpec((dim,), unit=arm_unit(None, dim > arm), convention=convention)
+    far = np.broadcast_to(controller.get("output_max", FAR[:arm]), arm)
+    unit = arm_unit(far[::3].tolist(), dim > arm)
+    return ArraySpec((dim,), low=tuple(-x for x in ones), high=ones, unit=unit, convention=convention)
 
 
 def _json(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ..errors import UserError
+from ..spec import arm_unit
 
 ROBOSUITE = 1
 """robomimic's number for environments of robosuite, `type` in `env_args`"""
@@ -184,12 +185,11 @@ def actions(env: Any) -> tuple[tuple[str, ...], str, spaces.Box]:
     prefixes = ("",) if len(each) == 1 else tuple(f"robot{i}_" for i in range(len(each)))
     names = tuple(prefix + name for prefix in prefixes for name in (*axes, "gripper"))
     if relative(each[0]):
-        far = [f"{x:g}" for x in np.broadcast_to(each[0].output_max, len(axes))]
-        unit = f"{far[0]} m" + (f", {far[3]} rad" if len(far) > 3 else "") + "; gripper: 1 closes"
-        return names, unit, spaces.Box(low, high, dtype=np.float64)
+        far = np.broadcast_to(each[0].output_max, len(axes))
+        return names, arm_unit(far[::3].tolist()), spaces.Box(low, high, dtype=np.float64)
     arm = np.array([not name.endswith("gripper") for name in names])
     low, high = np.where(arm, -np.inf, low), np.where(arm, np.inf, high)
-    return names, "m, axis-angle in rad, of the world; gripper: 1 closes", spaces.Box(low, high, dtype=np.float64)
+    return names, arm_unit(None), spaces.Box(low, high, dtype=np.float64)
 
 
 def relative(controller: Any) -> bool:

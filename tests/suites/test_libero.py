@@ -57,7 +57,7 @@ def test_facts(stove):
     assert spec.obs["object"].names[:3] == tuple(f"akita_black_bowl_1_{axis}" for axis in "xyz")
     assert spec.obs["fixture"].names[-1] == "flat_stove_1_button"
     assert spec.action.names == ("x", "y", "z", "rx", "ry", "rz", "gripper")
-    assert spec.action.unit.startswith("0.05 m, 0.5 rad")
+    assert spec.action.unit.startswith("1 is 0.05 m or 0.5 rad")
 
 
 def test_an_episode_depends_on_its_seed_alone(stove):

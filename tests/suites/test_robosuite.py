@@ -62,7 +62,7 @@ def test_tasks_as_robomimic_has_them(make, task, objects, arms, limit):
     assert next(iter(spec.obs)) == "object"
     assert (spec.action.dim, spec.control_hz, spec.max_steps, spec.signals) == (7 * arms, 20, limit, ("success",))
     assert spec.action.names[-1].endswith("gripper")
-    assert spec.action.unit.startswith("0.05 m, 0.5 rad")
+    assert spec.action.unit.startswith("1 is 0.05 m or 0.5 rad")
     first = core.reset([5])
     step = core.step(wander(core))
     assert (step.reward == 0).all()
