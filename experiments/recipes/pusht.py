@@ -17,12 +17,12 @@ PUSHT = Recipe(
     policy=PolicyConfig(
         network=MLP(hidden=(512, 512, 512)),
         path=CosinePath(20),
-        sampler=Sampler(steps=10, eta=0.0),
+        sampler=Sampler(steps=20),  # with eta 0 the largest coverage is lower, 0.59 against 0.68 after 30 000 steps
         horizon=16,
         n_action_steps=8,
         n_obs_steps=2,
     ),
-    bc=BC(grad_steps=30_000, batch=256),
+    bc=BC(grad_steps=60_000, batch=256, lr_final=1e-5, ema_decay=0.999),
     algos={"dppo": DPPO(finetune_steps=10)},
     budget=Budget(num_envs=40, decisions=38, iterations=50, eval_every=10, eval_episodes=100),
     distill=Distill(fit=BC(grad_steps=10_000, batch=512, ema_decay=0.99)),
