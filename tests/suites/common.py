@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -52,9 +53,12 @@ def check_adapter(env, hz, limit, shapes, **kwargs):
         for name, value in first.items():
             np.testing.assert_array_equal(other[name], value[::-1])
         assert any((value[0] != value[1]).any() for value in first.values())
-        return spec
     finally:
         core.close()
+    again = make_core(env, 1, **json.loads(json.dumps(dict(spec.kwargs))))
+    again.close()
+    assert again.spec == spec
+    return spec
 
 
 def expert_success(env, episodes=4, **kwargs):
