@@ -127,6 +127,37 @@ def test_faults_are_named(robomimic, change, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_link_that_leads_over_another_one_is_refused(robomimic, tmp_path):
+    with h5py.File(tmp_path / "secret.hdf5", "w") as file:
+        file["secret"] = np.zeros((2, 7))
+
+    def change(file):
+        file["elsewhere"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "/")
+        del file["data/demo_2/actions"]
+        file["data/demo_2/actions"] = h5py.SoftLink("/elsewhere/secret")
+
+    with pytest.raises(UserError, match="'actions' is a link to another file"):
+        load(robomimic(change=change))
+
+
+def test_a_link_inside_the_file_is_followed(robomimic):
+    def change(file):
+        file["kept"] = file["data/demo_2/actions"][()]
+        del file["data/demo_2/actions"]
+        file["data/demo_2/actions"] = h5py.SoftLink("/kept")
+
+    assert load(robomimic(change=change)).data["action"][3, 0] == 2
+
+
+def test_rows_of_nothing_are_refused(robomimic):
+    def change(file):
+        del file["data/demo_0/states"]
+        file.create_dataset("data/demo_0/states", (2**31, 9), "f8", chunks=True, compression="gzip")
+
+    with pytest.raises(UserError, match=r"demo.hdf5: '/data/demo_0/states' has 0 bytes and claims 154,618,822,656"):
+        load(robomimic(change=change))
+
+
 def test_external_storage_is_refused(robomimic, tmp_path):
     (tmp_path / "secret").write_bytes(b"0123456789abcdef")
 
