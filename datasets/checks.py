@@ -177,9 +177,7 @@ def _duplicates(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
 
 def _absent(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
     for key, count in (episodes.attrs.get("absent_chunks") or {}).items():
-        message = (
-            f"{count} pieces of the source had no file and were read as its fill value: if it was copied, copy it again"
-        )
+        message = f"{count} chunks of the source had no file and hold its fill value: if it was copied, copy it again"
         yield Finding("warning", key, message)
 
 

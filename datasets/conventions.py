@@ -83,7 +83,7 @@ def _rotate(action: np.ndarray, said: Convention, target: str) -> np.ndarray:
     for at in sorted(said.rotation_at):
         end = at + ROTATIONS[said.rotation]
         if not done <= at < end <= action.shape[-1]:
-            raise UserError(f"a {said.rotation} at {at} does not fit into actions of {action.shape[-1]} numbers")
+            raise UserError(f"the {said.rotation} at {at} does not fit into actions of {action.shape[-1]} numbers")
         parts += [action[..., done:at], convert(action[..., at:end], said.rotation, target)]
         done = end
     return np.concatenate([*parts, action[..., done:]], -1)

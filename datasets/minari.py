@@ -20,7 +20,7 @@ from ..config import to_dict
 from ..errors import UserError
 from ..spec import ArraySpec
 from .hdf5 import array, child, opened
-from .names import observation_key
+from .names import observation_key, renamed
 from .source import Recorded
 
 METADATA = "metadata.json"
@@ -44,7 +44,7 @@ def open_source(path: Path) -> Minari:
         episodes, kind = int(metadata["total_episodes"]), metadata.get("data_format", "hdf5")
         env = json.loads(metadata.get("env_spec") or "{}")
         spaces = {name: json.loads(metadata.get(f"{name}_space") or "{}") for name in ("observation", "action")}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder / METADATA} is not Minari's metadata: {error!r}") from error
     action = spaces["action"]
     if action.get("type", "Box") != "Box" or len(action.get("shape", [0])) != 1:
@@ -122,19 +122,23 @@ def _recorded(
     steps = len(action)
     data: dict[str, np.ndarray] = {}
     final: dict[str, np.ndarray] = {}
+    named = renamed({key: _key(key, value) for key, value in obs.items()})
     for key, value in obs.items():
         if len(value) != steps + 1:
             raise UserError(
                 f"{name}: '{key or 'observations'}' has {len(value)} rows but {steps} actions need one more"
             )
-        ours = observation_key(key or ("image" if value.ndim == 4 else "state"), value.shape[1:], value.dtype)
-        data[ours], final[ours] = value[:-1], value[-1]
+        data[named[key]], final[named[key]] = value[:-1], value[-1]
     data["action"] = action
     for ours, theirs in (("reward", "rewards"), ("terminated", "terminations"), ("truncated", "truncations")):
         data[f"next.{ours}"] = columns[theirs].reshape(-1)
     if success is not None and success.dtype.kind in "fiub" and success.size in (steps, steps + 1):
         data["next.success"] = success.reshape(-1)[-steps:].astype(np.float32)  # the first one is of the reset
     return Recorded(data, final)
+
+
+def _key(name: str, value: np.ndarray) -> str:
+    return observation_key(name or ("image" if value.ndim == 4 else "state"), value.shape[1:], value.dtype)
 
 
 def _datasets(node: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -106,6 +106,22 @@ def swap(name, value):
     return change
 
 
+def twice(name):
+    def change(file):
+        file[name.replace("_image", "_rgb")] = file[name][()]
+
+    return change
+
+
+def args(**kwargs):
+    return json.dumps({"env_kwargs": kwargs})
+
+
+@pytest.mark.parametrize("controllers", ["OSC_POSE", [{"type": "OSC_POSE"}], {"body_parts": {"right": "OSC_POSE"}}])
+def test_a_controller_in_another_form_says_nothing(robomimic, controllers):
+    assert load(robomimic(controller=controllers)).action_spec().convention == Convention()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -118,6 +134,9 @@ def swap(name, value):
         (swap("data/demo_2/actions", 1.0), r"is a single number"),
         (swap("data/demo_2/actions", h5py.ExternalLink("/etc/passwd", "/x")), r"is a link to another file"),
         (lambda file: file["data"].attrs.__setitem__("env_args", "{"), r"'env_args' is not a JSON object"),
+        (lambda file: file["data"].attrs.__setitem__("env_args", "[" * 50_000), r"'env_args' is not a JSON object"),
+        (lambda file: file["data"].attrs.__setitem__("env_args", args(control_freq="x")), r"a control_freq of 'x'"),
+        (twice("data/demo_0/obs/agentview_image"), r"'agentview_image' and 'agentview_rgb' would both become"),
     ],
 )
 def test_faults_are_named(robomimic, change, message):

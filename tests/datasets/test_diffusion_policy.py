@@ -94,7 +94,7 @@ def edit(name, **changes):
         (edit("data/state", filters=[{"id": "blosc"}]), "'data/state' has Blosc among its filters"),
         (
             edit("data/state", shape=[9, 10**12], chunks=[1, 1]),
-            "'data/state' has .* bytes and claims 36,000,000,000,000",
+            "'data/state' has .* and claims 36,000,000,000,000",
         ),
         (edit("meta/episode_ends", dtype="<f8"), "'meta/episode_ends' must hold whole numbers"),
         (lambda folder: cut(folder / "data/img/1.0.0.0"), "'data/img/1.0.0.0' is cut off: .*copy it again"),
@@ -169,9 +169,7 @@ def test_chunks_that_are_absent_are_told(buffer):
     episodes = load(folder)
     assert episodes.attrs["absent_chunks"] == {"observation.state": 1}
     found = [finding.message for finding in check(episodes) if finding.key == "observation.state"]
-    assert found == [
-        "1 pieces of the source had no file and were read as its fill value: if it was copied, copy it again"
-    ]
+    assert found == ["1 chunks of the source had no file and hold its fill value: if it was copied, copy it again"]
 
 
 def test_cut_off_archive_is_named(buffer):
