@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import from_dict, to_dict
+from ..config import to_dict
 from ..errors import UserError, unknown
 from ..spec import NORMALISED, ROTATIONS, ArraySpec, Convention
+from .episodes import recorded_specs
 from .rotations import convert
 from .source import Recorded, Source
 
@@ -101,7 +102,7 @@ def _rotated_spec(spec: ArraySpec, target: str) -> ArraySpec:
 
 
 def _action_spec(source: Source) -> ArraySpec:
-    recorded = from_dict(source.attrs.get("specs") or {}).get("action")
+    recorded = recorded_specs(source.attrs).get("action")
     if recorded is not None:
         return recorded
     first = next(iter(source.episodes()), None)

@@ -42,19 +42,22 @@ def open_source(path: Path) -> Minari:
     try:
         metadata = json.loads((folder / METADATA).read_text())
         episodes, kind = int(metadata["total_episodes"]), metadata.get("data_format", "hdf5")
-        env = json.loads(metadata.get("env_spec") or "{}")
-        spaces = {name: json.loads(metadata.get(f"{name}_space") or "{}") for name in ("observation", "action")}
+        env = dict(json.loads(metadata.get("env_spec") or "{}"))
+        spaces = {name: dict(json.loads(metadata.get(f"{name}_space") or "{}")) for name in ("observation", "action")}
+        action = spaces["action"]
+        vector = action.get("type", "Box") == "Box" and len(action.get("shape", [0])) == 1
+        specs = {"action": _spec(action)} if action and vector else {}
     except (ValueError, KeyError, TypeError, OSError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder / METADATA} is not Minari's metadata: {error!r}") from error
-    action = spaces["action"]
-    if action.get("type", "Box") != "Box" or len(action.get("shape", [0])) != 1:
+    if not vector:
         kind = f"{action.get('type')} {action.get('shape', '')}".strip()
         raise UserError(f"{path} has actions {kind}, but a policy's action is a vector (Box of one axis)")
     if kind not in ("hdf5", "arrow", "parquet"):
         raise UserError(f"{path} stores '{kind}', but hdf5, arrow and parquet are known")
+    if episodes < 1:
+        raise UserError(f"{path} holds no episodes")
     facts = {key: metadata[key] for key in _KEPT if key in metadata}
     attrs = {"env": env.get("id", ""), "env_kwargs": env.get("kwargs") or {}, "licence": metadata.get("license", "")}
-    specs = {"action": _spec(action)} if action else {}
     attrs |= {"source": metadata.get("dataset_id", path.name), "specs": to_dict(specs), "minari": facts}
     return Minari(folder, attrs, kind, episodes, spaces["observation"])
 
