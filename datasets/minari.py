@@ -189,7 +189,7 @@ def _table(folder: Path, kind: str) -> dict[str, Any]:
         import pyarrow as pa
         import pyarrow.dataset as ds
     except ImportError:
-        raise UserError(f"reading {folder} needs pyarrow: pip install 'noisepilot[minari]'") from None
+        raise UserError(f"reading {folder} needs pyarrow: pip install 'noisepilot[lerobot]'") from None
     try:
         stored = ds.dataset(folder, format=kind, ignore_prefixes=["_", ".", METADATA])
         batch = stored.to_table().combine_chunks()
@@ -204,7 +204,7 @@ def _decoded(images: list[bytes]) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError:
-        raise UserError("images in Minari's datasets need Pillow: pip install 'noisepilot[minari]'") from None
+        raise UserError("images in Minari's datasets need Pillow: pip install pillow") from None
     try:
         return np.stack([np.asarray(Image.open(io.BytesIO(content), formats=["JPEG"])) for content in images])
     except (OSError, ValueError, Image.DecompressionBombError) as error:

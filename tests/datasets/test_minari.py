@@ -7,8 +7,8 @@ import pytest
 from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 
-minari = pytest.importorskip("minari", reason="pip install 'noisepilot[minari]'")
-pytest.importorskip("pyarrow", reason="pip install 'noisepilot[minari]'")
+minari = pytest.importorskip("minari", reason="pip install 'minari[hdf5,arrow]'")
+pytest.importorskip("pyarrow", reason="pip install 'noisepilot[lerobot]'")
 
 KINDS = ("hdf5", "arrow", "parquet")
 LENGTHS = (5, 1, 12)
