@@ -1,4 +1,4 @@
-"""ZIP archives from strangers: nothing is unpacked, and what would fill the memory or leave its folder is refused."""
+"""Files from strangers: nothing is unpacked, and what would fill the memory or leave its folder is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import UserError
 FREE_BYTES = 2**30
 """unpacked size that is never held against an archive"""
 MOST_RATIO = 200
-"""beyond it, how many times larger than its file an archive may claim to be; raw images stay below 50"""
+"""beyond it, how many times larger than its file something may claim to be; raw images stay below 50"""
 
 
 def is_zip(path: Path) -> bool:
@@ -42,7 +42,15 @@ def members(path: Path) -> dict[str, zipfile.ZipInfo]:
         if info.flag_bits & 1:
             raise UserError(f"{path} is encrypted: unpack it first")
         found[name] = info
-    unpacked, size = sum(info.file_size for info in listed), path.stat().st_size
-    if unpacked > max(FREE_BYTES, MOST_RATIO * size):
-        raise UserError(f"{path} has {size:,} bytes and claims {unpacked:,} unpacked: refused as a decompression bomb")
+    refuse_bomb(str(path), path.stat().st_size, sum(info.file_size for info in listed))
     return found
+
+
+def refuse_bomb(name: str, stored: int, claimed: int) -> None:
+    """Refuse what takes `stored` bytes and claims to be `claimed` unpacked, if that is out of proportion.
+
+    Raises:
+        UserError: naming both sizes.
+    """
+    if claimed > max(FREE_BYTES, MOST_RATIO * stored):
+        raise UserError(f"{name} has {stored:,} bytes and claims {claimed:,} unpacked: refused as a decompression bomb")

@@ -53,6 +53,7 @@ def check(episodes: Episodes, spec: EnvSpec | None = None) -> list[Finding]:
         _constant,
         _rewards,
         _duplicates,
+        _absent,
         _shifted,
         _times,
         _differing,
@@ -172,6 +173,12 @@ def _duplicates(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
     if repeated:
         message = f"{len(repeated)} episodes repeat an earlier one ({_some(repeated)}): drop them, or vary the seed"
         yield Finding("warning", "episode_ends", message)
+
+
+def _absent(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
+    for key, count in (episodes.attrs.get("absent_chunks") or {}).items():
+        message = f"{count} chunks of the source had no file and hold its fill value: if it was copied, copy it again"
+        yield Finding("warning", key, message)
 
 
 def _shifted(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:

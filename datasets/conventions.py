@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import from_dict, to_dict
+from ..config import to_dict
 from ..errors import UserError, unknown
 from ..spec import ROTATIONS, SCALED, ArraySpec, Convention
+from .episodes import recorded_specs
 from .rotations import convert
 from .source import Recorded, Source
 
@@ -83,7 +84,7 @@ def _rotate(action: np.ndarray, said: Convention, target: str) -> np.ndarray:
     for at in sorted(said.rotation_at):
         end = at + ROTATIONS[said.rotation]
         if not done <= at < end <= action.shape[-1]:
-            raise UserError(f"a {said.rotation} at {at} does not fit into actions of {action.shape[-1]} numbers")
+            raise UserError(f"the {said.rotation} at {at} does not fit into actions of {action.shape[-1]} numbers")
         parts += [action[..., done:at], convert(action[..., at:end], said.rotation, target)]
         done = end
     return np.concatenate([*parts, action[..., done:]], -1)
@@ -101,7 +102,7 @@ def _rotated_spec(spec: ArraySpec, target: str) -> ArraySpec:
 
 
 def _action_spec(source: Source) -> ArraySpec:
-    recorded = from_dict(source.attrs.get("specs") or {}).get("action")
+    recorded = recorded_specs(source.attrs).get("action")
     if recorded is not None:
         return recorded
     first = next(iter(source.episodes()), None)

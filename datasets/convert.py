@@ -18,10 +18,9 @@ import numpy as np
 import zarr
 
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, is_empty
 from .readers import naming
-from .source import Recorded, Source, require_alike
-from .validity import require_finite
+from .source import Recorded, Source, require_alike, require_whole
 from .writer import EpisodeWriter
 from .zarr_layout import CHECKSUM, UNFINISHED, keys, open_group
 
@@ -48,7 +47,7 @@ def convert(
             where `target` is something else, or was begun from another source.
     """
     path, target = Path(path), Path(target)
-    begun = target.exists()
+    begun = target.exists() and not is_empty(target)
     marked = {**source.attrs, UNFINISHED: len(source)}
     if len(source) == 0:
         raise UserError(f"{path} holds no episodes")
@@ -111,13 +110,15 @@ def _remaining(source: Source, path: Path, writer: EpisodeWriter) -> Iterator[Re
         for index, episode in enumerate(source.episodes(max(done - 1, 0)), max(done - 1, 0)):
             first = first or episode
             require_alike(first, episode, index)
-            require_finite(episode.data, f"episode {index}")
+            require_whole(episode, index)
             if index < done:
                 _require_same(writer.path, episode)
             else:
                 yield episode
     except UserError as error:
         raise naming(path, error) from None
+    except MemoryError as error:
+        raise UserError(f"{path}: an episode does not fit into memory: {error}") from None
 
 
 def _require_same(target: Path, episode: Recorded) -> None:

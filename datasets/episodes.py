@@ -23,6 +23,8 @@ from ..spec import ArraySpec
 from .validity import OBS, check_ends, check_keys, check_rows
 
 SCHEMA = 1
+STATS_NUMBERS = 2**23
+"""numbers that statistics are taken of at a time"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Episodes:
 
     def specs(self) -> dict[str, ArraySpec]:
         """Key -> spec, as far as recorded."""
-        return from_dict(dict(self.attrs.get("specs") or {}))
+        return recorded_specs(self.attrs)
 
     def obs_specs(self) -> dict[str, ArraySpec]:
         """Name (without `observation.`) -> spec, as recorded, else from the arrays' shapes."""
@@ -194,11 +196,28 @@ class Episodes:
         return recorded or ArraySpec(shape=tuple(self.data[key].shape[1:]))
 
 
+def recorded_specs(attrs: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Key -> spec, of the attributes of a set; empty where none are recorded.
+
+    Raises:
+        UserError: where they are something else.
+    """
+    specs = from_dict(attrs.get("specs") or {})
+    if not isinstance(specs, dict) or not all(isinstance(spec, ArraySpec) for spec in specs.values()):
+        raise UserError("the attribute 'specs' is damaged: it must hold an ArraySpec per key; restore or remove it")
+    return specs
+
+
 def _stats(value: np.ndarray) -> Stats:
-    value = value.astype(np.float64)
+    # Some elements at a time: all pictures in float64 would be eight times the set.
+    flat, width = value.reshape(len(value), -1), max(1, STATS_NUMBERS // len(value))
+    parts = [_moments(flat[:, at : at + width].astype(np.float64)) for at in range(0, flat.shape[1], width)]
+    return Stats(*(np.concatenate(part).reshape(value.shape[1:]) for part in zip(*parts, strict=True)))
+
+
+def _moments(value: np.ndarray) -> tuple[np.ndarray, ...]:
     q01, q99 = np.quantile(value, [0.01, 0.99], axis=0)
-    moments = value.min(0), value.max(0), value.mean(0), value.std(0), q01, q99
-    return Stats(*map(np.asarray, moments))
+    return value.min(0), value.max(0), value.mean(0), value.std(0), q01, q99
 
 
 def _finals(final: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .archive import refuse_bomb
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -59,7 +60,9 @@ def child(group: Any, name: str) -> Any:
     for part in name.split("/"):
         if not isinstance(group, h5py.Group) or part not in group.keys():  # noqa: SIM118  `in group` follows links
             return None
-        if isinstance(group.get(part, getlink=True), h5py.ExternalLink):
+        # A soft link's path may lead over an external one: what was found says which file it is in.
+        external = isinstance(group.get(part, getlink=True), h5py.ExternalLink)
+        if external or group[part].file.filename != group.file.filename:
             raise UserError(f"'{part}' is a link to another file: only data of its own is read")
         group = group[part]
     return group
@@ -69,7 +72,7 @@ def column(group: Any, name: str) -> Any:
     """A dataset of numbers in this very file, unread (an `h5py.Dataset`), or None where there is none.
 
     Raises:
-        UserError: for a group, another type, a single number, or storage elsewhere.
+        UserError: for a group, another type, a single number, storage elsewhere, or a decompression bomb.
     """
     import h5py
 
@@ -85,6 +88,7 @@ def column(group: Any, name: str) -> Any:
         raise UserError(f"'{where}' has type {found.dtype}: only numbers and booleans can be read")
     if found.ndim == 0:
         raise UserError(f"'{where}' is a single number but must have one row per step")
+    refuse_bomb(f"'{where}'", found.id.get_storage_size(), found.nbytes)
     return found
 
 

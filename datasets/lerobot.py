@@ -20,10 +20,12 @@ import numpy as np
 
 from ..config import to_dict
 from ..errors import UserError
-from .lerobot_info import OURS, Feature, Info, read_info, read_json
+from .episodes import recorded_specs
+from .lerobot_info import LONGEST, OURS, Feature, Info, read_info, read_json
 from .lerobot_layout import Clip, Entry, read_entries, read_tasks
 from .lerobot_table import arrow, episode_tables, values
 from .source import Recorded
+from .timing import TOLERANCE
 from .video import VideoReader
 
 TIME = Feature("timestamp", "float32", (1,))
@@ -43,7 +45,9 @@ def open_source(path: Path) -> LeRobotSource:
     """
     arrow()
     info = read_info(path)
-    return LeRobotSource(info, tuple(read_entries(info)), tuple(read_tasks(info)))
+    source = LeRobotSource(info, tuple(read_entries(info)), tuple(read_tasks(info)))
+    _ = source.attrs  # damaged ones show here
+    return source
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class LeRobotSource:
             "source": info.root.name,
             "licence": "",
             **known,
-            "specs": {**to_dict(specs), **(known.get("specs") or {})},
+            "specs": to_dict({**specs, **recorded_specs(known)}),
             "fps": info.fps,
             "tasks": list(self.tasks),
             **({"left_out": list(info.left_out)} if info.left_out else {}),
@@ -105,9 +109,10 @@ class LeRobotSource:
         if len(table) != entry.length:
             raise UserError(f"{where} has {len(table)} rows but {entry.length} in meta/episodes: copy the set anew")
         data = {}
+        times = values(table, TIME, where)[:, 0].astype(np.float64)
+        _require_rate(times, self.info.fps, where)
         for key, feature in self.info.features.items():
             if feature.dtype == "video":
-                times = values(table, TIME, where)[:, 0].astype(np.float64)
                 data[key] = videos.read(key, entry.clips[key], times, self.info, feature)
             else:
                 value = values(table, feature, where)
@@ -115,6 +120,15 @@ class LeRobotSource:
         if len(self.tasks) > 1:
             data["task_index"] = values(table, TASK, where)[:, 0]
         return data
+
+
+def _require_rate(times: np.ndarray, fps: float, where: str) -> None:
+    """Refuse times (L,) that no camera has, or that mostly lie another period apart than claimed."""
+    if not (np.abs(times) < LONGEST).all():
+        raise UserError(f"{where} has times that are no seconds of a recording: restore 'timestamp'")
+    period = float(np.median(np.diff(times))) if len(times) > 1 else 1 / fps
+    if abs(period * fps - 1) > TOLERANCE:
+        raise UserError(f"{where} has rows {period:.4g} s apart, but meta/info.json claims fps {fps:g}: correct it")
 
 
 class _Videos(ExitStack):

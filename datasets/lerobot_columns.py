@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import from_dict
 from ..errors import UserError
+from .episodes import recorded_specs
 from .lerobot_info import BOOKKEEPING
 from .lerobot_table import arrow
 
@@ -22,7 +22,7 @@ def declare(data: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> dict[st
     Raises:
         UserError: for a key or a shape that the format cannot hold.
     """
-    specs = from_dict(attrs.get("specs") or {})
+    specs = recorded_specs(attrs)
     features = {}
     for key in sorted(data):
         if key in BOOKKEEPING:

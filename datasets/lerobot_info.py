@@ -23,6 +23,8 @@ VERSIONS = ("v2.0", "v2.1", "v3.0")
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 OURS = "meta/noisepilot.json"
 """attributes of the set that LeRobot has no place for; it ignores the file"""
+LONGEST = 1e9
+"""seconds within which times are believed"""
 _FIELD = re.compile(r"\{(\w+)(?::0?(\d?)d)?\}")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .lerobot_info import Info
+from .lerobot_info import LONGEST, Info
 from .lerobot_table import read_table
 
 
@@ -100,7 +100,7 @@ def _v3(info: Info) -> Iterator[Entry]:
 
 def _clip(info: Info, path: Path, row: Mapping[str, Any], key: str) -> Clip:
     start = row.get(f"videos/{key}/from_timestamp")
-    if not isinstance(start, float) or not 0 <= start < float("inf"):
+    if not isinstance(start, float) or not 0 <= start < LONGEST:
         raise UserError(f"{path} has no 'videos/{key}/from_timestamp' for episode {row.get('episode_index')}")
     return Clip(info.path("video_path", video_key=key, **_place(path, row, f"videos/{key}")), start)
 

@@ -22,8 +22,8 @@ from .lerobot_files import CHUNK_FILES, DATA, DATA_MB, VIDEO, VIDEO_MB, Films, T
 from .lerobot_info import OURS
 from .lerobot_stats import Stats, merged, of_array, of_pictures
 from .lerobot_table import arrow
-from .source import Recorded, Source, require_alike
-from .validity import require_finite
+from .readers import naming
+from .source import Recorded, Source, require_alike, require_whole
 from .video_writer import CODECS
 
 
@@ -61,8 +61,11 @@ def write(
             for index, recorded in enumerate(source.episodes()):
                 first = first or recorded
                 require_alike(first, recorded, index)
+                require_whole(recorded, index)
                 writer.append(recorded)
                 progress(index + 1)
+        except UserError as error:
+            raise naming(str(source.attrs.get("source") or "the set"), error) from None
         finally:
             writer.close()
         if first is None:
@@ -132,9 +135,6 @@ class _Writer:
     def _completed(self, recorded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """An episode's arrays and LeRobot's bookkeeping of them."""
         data, index, steps = dict(recorded), len(self.rows), len(recorded["action"])
-        if steps == 0:
-            raise UserError(f"episode {index} has no steps: leave it out")
-        require_finite(data, f"episode {index}")
         if "next.done" in self.features:
             data["next.done"] = data["next.terminated"].astype(bool) | data["next.truncated"].astype(bool)
         frame = np.arange(steps, dtype=np.int64)

@@ -2,12 +2,14 @@
 
 An absolute action lies near an observation in the same units: it is where the robot goes next. A delta lies near
 zero and goes along with the change of an observation. A gripper that closes makes its recorded opening smaller.
+Quaternions and the rows of matrices are unit vectors, and no angle goes beyond a whole turn.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..spec import ROTATIONS, SCALED
 from .episodes import Episodes
 from .timing import Level
 
@@ -19,6 +21,10 @@ SAME = 0.95
 """least correlation of an absolute action with the observation it follows"""
 ALONG = 0.8
 """least correlation of a delta with the change that it causes"""
+SLACK = 0.1
+"""by how much a rotation may be off: recordings round"""
+FEW = 0.01
+"""share of actions that may be further off"""
 GRIPPER_SURE = 0.2
 """correlation with the gripper's opening from which on its sign is believed"""
 
@@ -32,7 +38,7 @@ def mistaken(episodes: Episodes) -> list[tuple[Level, str]]:
         found.append(("warning", f"said to be {said.mode} but looks {looks} ({where}): correct the convention"))
     elif looks == "absolute" and not said.mode:
         found.append(("info", f'looks absolute ({where}): say so when converting, --action \'{{"mode": "absolute"}}\''))
-    return [*found, *(("warning", message) for message in _gripper(episodes))]
+    return [*found, *(("warning", message) for message in [*_gripper(episodes), *_rotations(episodes)])]
 
 
 def _mode(episodes: Episodes) -> tuple[str, str]:
@@ -75,6 +81,31 @@ def _gripper(episodes: Episodes) -> list[str]:
             f"element {said.gripper_at[0]} is said to {_verb(said.gripper)} the gripper but {does} it: turn its sign"
         ]
     return []
+
+
+def _rotations(episodes: Episodes) -> list[str]:
+    spec, action = episodes.action_spec(), episodes.data["action"].astype(np.float64)
+    said = spec.convention
+    if not said.rotation or spec.unit.startswith(SCALED):  # what a controller scales is no rotation yet
+        return []
+    size, found = ROTATIONS[said.rotation], []
+    for at in said.rotation_at:
+        value = action[:, at : at + size]
+        share = (_off(value, said.rotation) > SLACK).mean() if value.shape[1] == size else 1.0
+        if share > FEW:
+            found.append(
+                f"{100 * share:.3g} % of the numbers from {at} on are no {said.rotation}: correct the convention"
+            )
+    return found
+
+
+def _off(value: np.ndarray, rotation: str) -> np.ndarray:
+    """(N, size) -> (N,) how far from a rotation: from unit or orthogonal vectors, or beyond a whole turn."""
+    if rotation in ("axis_angle", "euler_xyz"):
+        turn = np.linalg.norm(value, axis=1) if rotation == "axis_angle" else np.abs(value).max(1)
+        return turn - 2 * np.pi
+    rows = value.reshape(len(value), -1, 4 if rotation.startswith("quat") else 3)
+    return np.abs(rows @ rows.swapaxes(1, 2) - np.eye(rows.shape[1])).max((1, 2))
 
 
 def _verb(does: str) -> str:

@@ -20,7 +20,7 @@ from ..config import to_dict
 from ..errors import UserError
 from ..spec import ArraySpec
 from .hdf5 import array, child, opened
-from .names import observation_key
+from .names import observation_key, renamed
 from .source import Recorded
 
 METADATA = "metadata.json"
@@ -42,19 +42,22 @@ def open_source(path: Path) -> Minari:
     try:
         metadata = json.loads((folder / METADATA).read_text())
         episodes, kind = int(metadata["total_episodes"]), metadata.get("data_format", "hdf5")
-        env = json.loads(metadata.get("env_spec") or "{}")
-        spaces = {name: json.loads(metadata.get(f"{name}_space") or "{}") for name in ("observation", "action")}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        env = dict(json.loads(metadata.get("env_spec") or "{}"))
+        spaces = {name: dict(json.loads(metadata.get(f"{name}_space") or "{}")) for name in ("observation", "action")}
+        action = spaces["action"]
+        vector = action.get("type", "Box") == "Box" and len(action.get("shape", [0])) == 1
+        specs = {"action": _spec(action)} if action and vector else {}
+    except (ValueError, KeyError, TypeError, OSError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder / METADATA} is not Minari's metadata: {error!r}") from error
-    action = spaces["action"]
-    if action.get("type", "Box") != "Box" or len(action.get("shape", [0])) != 1:
+    if not vector:
         kind = f"{action.get('type')} {action.get('shape', '')}".strip()
         raise UserError(f"{path} has actions {kind}, but a policy's action is a vector (Box of one axis)")
     if kind not in ("hdf5", "arrow", "parquet"):
         raise UserError(f"{path} stores '{kind}', but hdf5, arrow and parquet are known")
+    if episodes < 1:
+        raise UserError(f"{path} holds no episodes")
     facts = {key: metadata[key] for key in _KEPT if key in metadata}
     attrs = {"env": env.get("id", ""), "env_kwargs": env.get("kwargs") or {}, "licence": metadata.get("license", "")}
-    specs = {"action": _spec(action)} if action else {}
     attrs |= {"source": metadata.get("dataset_id", path.name), "specs": to_dict(specs), "minari": facts}
     return Minari(folder, attrs, kind, episodes, spaces["observation"])
 
@@ -122,19 +125,23 @@ def _recorded(
     steps = len(action)
     data: dict[str, np.ndarray] = {}
     final: dict[str, np.ndarray] = {}
+    named = renamed({key: _key(key, value) for key, value in obs.items()})
     for key, value in obs.items():
         if len(value) != steps + 1:
             raise UserError(
                 f"{name}: '{key or 'observations'}' has {len(value)} rows but {steps} actions need one more"
             )
-        ours = observation_key(key or ("image" if value.ndim == 4 else "state"), value.shape[1:], value.dtype)
-        data[ours], final[ours] = value[:-1], value[-1]
+        data[named[key]], final[named[key]] = value[:-1], value[-1]
     data["action"] = action
     for ours, theirs in (("reward", "rewards"), ("terminated", "terminations"), ("truncated", "truncations")):
         data[f"next.{ours}"] = columns[theirs].reshape(-1)
     if success is not None and success.dtype.kind in "fiub" and success.size in (steps, steps + 1):
         data["next.success"] = success.reshape(-1)[-steps:].astype(np.float32)  # the first one is of the reset
     return Recorded(data, final)
+
+
+def _key(name: str, value: np.ndarray) -> str:
+    return observation_key(name or ("image" if value.ndim == 4 else "state"), value.shape[1:], value.dtype)
 
 
 def _datasets(node: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -182,7 +189,7 @@ def _table(folder: Path, kind: str) -> dict[str, Any]:
         import pyarrow as pa
         import pyarrow.dataset as ds
     except ImportError:
-        raise UserError(f"reading {folder} needs pyarrow: pip install 'noisepilot[minari]'") from None
+        raise UserError(f"reading {folder} needs pyarrow: pip install 'noisepilot[lerobot]'") from None
     try:
         stored = ds.dataset(folder, format=kind, ignore_prefixes=["_", ".", METADATA])
         batch = stored.to_table().combine_chunks()
@@ -197,7 +204,7 @@ def _decoded(images: list[bytes]) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError:
-        raise UserError("images in Minari's datasets need Pillow: pip install 'noisepilot[minari]'") from None
+        raise UserError("images in Minari's datasets need Pillow: pip install pillow") from None
     try:
         return np.stack([np.asarray(Image.open(io.BytesIO(content), formats=["JPEG"])) for content in images])
     except (OSError, ValueError, Image.DecompressionBombError) as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..errors import UserError
 from .validity import OBS
 
 _CAMERA_SUFFIXES = ("_image", "_rgb", "_img", "_images")
@@ -27,3 +28,16 @@ def observation_key(name: str, row_shape: Sequence[int], dtype: np.dtype) -> str
         return OBS + "image"
     camera = next((name.removesuffix(suffix) for suffix in _CAMERA_SUFFIXES if name.endswith(suffix)), name)
     return OBS + "images." + camera.removeprefix("images.")
+
+
+def renamed(keys: Mapping[str, str]) -> dict[str, str]:
+    """Their name -> our key, as given.
+
+    Raises:
+        UserError: where two arrays would become one.
+    """
+    first: dict[str, str] = {}
+    for name, key in keys.items():
+        if first.setdefault(key, name) != name:
+            raise UserError(f"'{first[key]}' and '{name}' would both become '{key}': leave one out or rename it")
+    return dict(keys)

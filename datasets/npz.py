@@ -19,8 +19,9 @@ import numpy as np
 
 from ..errors import UserError
 from .archive import is_zip, members
+from .names import renamed
 from .source import Recorded
-from .validity import OBS
+from .validity import OBS, boundaries
 
 _RENAMED = {
     "states": "observation.state",
@@ -94,17 +95,18 @@ def open_source(path: Path) -> Npz:
         headers = {name.removesuffix(".npy"): _header(archive, info) for name, info in members(path).items()}
         ends = _ends(archive, headers, path)
     steps = int(ends[-1]) if len(ends) else 0
-    renamed = {_rename(key): header for key, header in headers.items() if key not in _BOUNDARIES}
-    if "action" not in renamed:
+    ours = renamed({key: _rename(key) for key in headers if key not in _BOUNDARIES})
+    arrays = {key: headers[name] for name, key in ours.items()}
+    if "action" not in arrays:
         raise UserError(f"{path} has no 'action' or 'actions': it has {', '.join(sorted(headers))}")
-    if renamed["action"].shape[:1] != (steps,):
-        rows = renamed["action"].shape[:1] or (0,)
+    if arrays["action"].shape[:1] != (steps,):
+        rows = arrays["action"].shape[:1] or (0,)
         raise UserError(f"{path}: 'actions' has {rows[0]} rows but the episodes sum up to {steps}")
-    columns = {key: header for key, header in renamed.items() if header.shape[:1] == (steps,)}
-    left_out = sorted(renamed.keys() - columns)
+    columns = {key: header for key, header in arrays.items() if header.shape[:1] == (steps,)}
+    left_out = sorted(arrays.keys() - columns)
     lost = [key for key in left_out if key.startswith(("next.", "observation.state"))]
     if lost:
-        raise UserError(f"{path}: '{lost[0]}' has {renamed[lost[0]].shape} but must have {steps} rows")
+        raise UserError(f"{path}: '{lost[0]}' has {arrays[lost[0]].shape} but must have {steps} rows")
     attrs = {"env": "", "source": path.name, "licence": ""}
     return Npz(path, attrs | ({"left_out": left_out} if left_out else {}), ends, columns)
 
@@ -119,6 +121,8 @@ def _readable(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Header:
+    if not info.filename.endswith(".npy"):
+        raise ValueError(f"'{info.filename}' is no array: leave it out")
     with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -137,8 +141,8 @@ def _ends(archive: zipfile.ZipFile, headers: Mapping[str, Header], path: Path) -
     for key in _BOUNDARIES:
         if key in headers:
             with archive.open(headers[key].member) as stream:
-                values = np.lib.format.read_array(stream, allow_pickle=False).reshape(-1).astype(np.int64)
-            return values if key == "episode_ends" else np.cumsum(values)
+                values = np.lib.format.read_array(stream, allow_pickle=False)
+            return boundaries(values if key == "episode_ends" else np.cumsum(values), key)
     raise UserError(
         f"{path} has neither 'episode_ends' nor 'traj_lengths': it is not a dataset (it has "
         f"{', '.join(sorted(headers)[:8])})"
@@ -161,7 +165,7 @@ def _rename(key: str) -> str:
     if key in _RENAMED:
         return _RENAMED[key]
     if key == "action" or key.startswith((OBS, "next.")):
-        return key
+        return key.replace("/", ".")
     for prefix in ("observations/", "observation/", "obs/"):
         key = key.removeprefix(prefix)
     return OBS + key.replace("/", ".")

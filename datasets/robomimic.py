@@ -19,7 +19,7 @@ from ..config import from_dict, to_dict
 from ..errors import UserError, unknown
 from ..spec import ArraySpec, Convention
 from .hdf5 import array, attributes, child, column, in_order, is_hdf5, opened
-from .names import observation_key
+from .names import observation_key, renamed
 from .robosuite import demonstrations, env_attrs, last_only
 from .source import Recorded
 
@@ -101,7 +101,8 @@ def _observations(group: Any, name: str) -> dict[str, np.ndarray]:
             raise UserError(f"'{group.name}' has no 'obs': it has {', '.join(group)}")
         return {}
     values = {key: array(found, key) for key in found}
-    return {observation_key(key, value.shape[1:], value.dtype): value for key, value in values.items()}
+    ours = renamed({key: observation_key(key, value.shape[1:], value.dtype) for key, value in values.items()})
+    return {ours[key]: value for key, value in values.items()}
 
 
 def _obs_specs(obs: Any) -> dict[str, ArraySpec]:

@@ -93,16 +93,17 @@ def env_attrs(attributes: Mapping[str, Any], action_dim: int) -> dict[str, Any]:
     """env, env_kwargs, fps and the action's spec from the attributes of `data`; all are kept under `file`.
 
     Raises:
-        UserError: where `env_args` or `env_info` is no JSON object.
+        UserError: where `env_args` or `env_info` is no JSON object, or the rate no number.
     """
     args, info = _json(attributes, "env_args"), _json(attributes, "env_info")
-    kwargs = args.get("env_kwargs", info)
-    kwargs = kwargs if isinstance(kwargs, dict) else {}
-    spec = action_spec(kwargs.get("controller_configs") or {}, action_dim)
+    kwargs = _object(args.get("env_kwargs", info))
+    spec = action_spec(_object(kwargs.get("controller_configs")), action_dim)
     env = args.get("env_name") or info.get("env_name") or attributes.get("env", "")
     file = {**attributes, **({"env_args": args} if args else {}), **({"env_info": info} if info else {})}
-    fps = float(kwargs.get("control_freq") or CONTROL_HZ)
-    return {"env": env, "env_kwargs": kwargs, "fps": fps, "specs": to_dict({"action": spec}), "file": file}
+    fps = kwargs.get("control_freq") or CONTROL_HZ
+    if not isinstance(fps, (int, float)) or not 0 < fps < float("inf"):
+        raise UserError(f"the attributes name a control_freq of {fps!r}: it must be a positive number")
+    return {"env": env, "env_kwargs": kwargs, "fps": float(fps), "specs": to_dict({"action": spec}), "file": file}
 
 
 def action_spec(controller: Mapping[str, Any], dim: int) -> ArraySpec:
@@ -112,7 +113,7 @@ def action_spec(controller: Mapping[str, Any], dim: int) -> ArraySpec:
     """
     kind = controller.get("type")
     if kind is None and isinstance(parts := controller.get("body_parts"), dict):  # robosuite 1.5: per limb
-        controller = parts.get("right") or {}
+        controller = _object(parts.get("right"))
         kind = controller.get("type")
     if kind not in ("OSC_POSE", "OSC_POSITION"):
         return ArraySpec((dim,))
@@ -136,10 +137,14 @@ def action_spec(controller: Mapping[str, Any], dim: int) -> ArraySpec:
     return ArraySpec((dim,), low=tuple(-x for x in ones), high=ones, unit=unit, convention=convention)
 
 
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _json(attributes: Mapping[str, Any], name: str) -> dict[str, Any]:
     try:
         value = json.loads(attributes.get(name) or "{}")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise UserError(f"the attribute '{name}' is not a JSON object: the file is damaged or of another kind")

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import UserError
 from .episodes import Episodes
+from .validity import require_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,15 @@ class Recorded:
     """key -> (L, ...); the same keys, types and row shapes in every episode of a source"""
     final: Mapping[str, np.ndarray] = field(default_factory=dict)
     """observation key -> (...): what followed the last action; all episodes of a source have it or none"""
+
+    def __post_init__(self) -> None:
+        # Some files hold a number's bytes in the order of another machine.
+        for name in ("data", "final"):
+            values = {
+                key: value.astype(value.dtype.newbyteorder("="), copy=False)
+                for key, value in getattr(self, name).items()
+            }
+            object.__setattr__(self, name, values)
 
 
 @runtime_checkable
@@ -102,6 +112,22 @@ def require_alike(first: Recorded, episode: Recorded, index: int) -> None:
     for key, length in lengths.items():
         if length != steps:
             raise UserError(f"episode {index}: '{key}' has {length} rows but 'action' has {steps}")
+
+
+def require_whole(episode: Recorded, index: int) -> None:
+    """Refuse an episode that cannot be trained on: arrays that do not fit each other, no steps, NaN.
+
+    Raises:
+        UserError: naming the episode and the key.
+    """
+    steps = len(episode.data.get("action", ()))
+    if "action" in episode.data and steps == 0:
+        raise UserError(f"episode {index} has no steps: leave it out")
+    try:
+        Episodes(episode.data, np.array([steps]), final={key: value[None] for key, value in episode.final.items()})
+        require_finite(episode.data, f"episode {index}")
+    except UserError as error:
+        raise error if f"episode {index}" in str(error) else UserError(f"episode {index}: {error}") from None
 
 
 def _kind(value: np.ndarray | None, rows: int) -> str:

@@ -29,6 +29,20 @@ def check_ends(ends: np.ndarray) -> None:
         raise UserError("the dataset holds no steps: every episode is empty")
 
 
+def boundaries(values: np.ndarray, name: str) -> np.ndarray:
+    """Ends (E,) as a file has them under `name`, in whole numbers.
+
+    Raises:
+        UserError: for other numbers, none, or ends that decrease.
+    """
+    values = values.reshape(-1)
+    if values.dtype.kind not in "fiu" or not (np.isfinite(values) & (np.mod(values, 1) == 0)).all():
+        raise UserError(f"'{name}' must hold whole numbers, one per episode")
+    if len(values) == 0 or values[0] < 0 or (values[1:] < values[:-1]).any():
+        raise UserError(f"'{name}' must name episodes and not decrease: rebuild it from their lengths")
+    return values.astype(np.int64)
+
+
 def check_rows(arrays: Mapping[str, np.ndarray], rows: int, per: str) -> None:
     """Every array has `rows` rows of numbers."""
     for key, value in arrays.items():
@@ -36,7 +50,7 @@ def check_rows(arrays: Mapping[str, np.ndarray], rows: int, per: str) -> None:
             raise UserError(f"'{key}' has shape {value.shape} but must have one row per {per}: {rows}")
         if 0 in value.shape[1:]:
             raise UserError(f"'{key}' has shape {value.shape}: its steps hold nothing; leave the key out")
-        if value.dtype.kind not in "fiub":
+        if value.dtype.kind not in "fiub" or value.dtype.itemsize > 8:  # zarr and torch know no longer numbers
             raise UserError(f"'{key}' has type {value.dtype}: only numbers and booleans can be read")
 
 

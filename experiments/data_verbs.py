@@ -161,7 +161,7 @@ VERBS: dict[str, tuple[Any, Callable[[Any], int]]] = {
 def _facts(episodes: Episodes) -> dict[str, Any]:
     lengths = episodes.lengths
     rewarded = "next.reward" in episodes.data
-    known = ("env", "source", "licence", "fps", "seed")
+    known = ("env", "source", "licence", "fps", "seed", "left_out")
     return {
         **{name: episodes.attrs.get(name) for name in known},
         "episodes": len(episodes),

@@ -52,7 +52,7 @@ class Mix:
     target: tyro.conf.Positional[str]
     """zarr folder to write"""
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """zarr folders, D4RL .hdf5 or .npz, in their order"""
+    """datasets of any format, in their order"""
     steps: int = 0
     """first steps taken of each, the last episode cut off there; 0: all"""
 
@@ -76,6 +76,8 @@ def convert(config: Convert) -> int:
     shapes = converting.shapes(config.target)
     print(f"{config.target}: {len(source)} episodes, {shapes['action'][0]} steps, {', '.join(sorted(shapes))}")
     print(f"  sha256 {digest}")
+    if left_out := source.attrs.get("left_out"):
+        print(f"  left out: {', '.join(left_out)}")
     return 0
 
 

@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import pytest
 
 import noisepilot
 from noisepilot.datasets.convert import convert, verify
+from noisepilot.datasets.lerobot_writer import write as lerobot
 from noisepilot.datasets.readers import load, open_source
 from noisepilot.errors import UserError
 from noisepilot.experiments.data_verbs import data
@@ -130,6 +132,22 @@ def test_an_unsound_source_leaves_nothing(demos, tmp_path):
     with pytest.raises(UserError, match=r"demo.hdf5: episode 4: 'action' holds a NaN .*first in row 0"):
         convert(open_source(path), path, tmp_path / "set")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["demo.hdf5"]
+
+
+def test_faults_of_an_episode_name_file_and_episode(tmp_path):
+    path, target, ends = tmp_path / "bad.npz", tmp_path / "set", {"episode_ends": [2, 3]}
+    for arrays, message in (
+        ({"action": np.zeros(3), "x": np.zeros((3, 1)), **ends}, r"episode 0: 'action' has shape \(2,\)"),
+        ({"action": np.zeros((3, 1)), **ends}, r"episode 0: a dataset needs an 'observation"),
+        ({"action": np.zeros((3, 1)), "x": np.zeros((3, 1)), "episode_ends": [3, 3]}, "episode 1 has no steps"),
+        ({"action": np.zeros((3, 1)), "x": np.zeros((3, 1), complex), **ends}, "episode 0: .* has type complex128"),
+    ):
+        np.savez(path, **arrays)
+        source = open_source(path)
+        for write in (partial(convert, source, path, target), partial(lerobot, target, source, fps=1.0)):
+            with pytest.raises(UserError, match=rf"bad.npz: {message}"):
+                write()
+            assert list(tmp_path.iterdir()) == [path]
 
 
 def test_rotations_are_converted_on_request(demos, tmp_path):

@@ -106,6 +106,22 @@ def swap(name, value):
     return change
 
 
+def twice(name):
+    def change(file):
+        file[name.replace("_image", "_rgb")] = file[name][()]
+
+    return change
+
+
+def args(**kwargs):
+    return json.dumps({"env_kwargs": kwargs})
+
+
+@pytest.mark.parametrize("controllers", ["OSC_POSE", [{"type": "OSC_POSE"}], {"body_parts": {"right": "OSC_POSE"}}])
+def test_a_controller_in_another_form_says_nothing(robomimic, controllers):
+    assert load(robomimic(controller=controllers)).action_spec().convention == Convention()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -118,6 +134,9 @@ def swap(name, value):
         (swap("data/demo_2/actions", 1.0), r"is a single number"),
         (swap("data/demo_2/actions", h5py.ExternalLink("/etc/passwd", "/x")), r"is a link to another file"),
         (lambda file: file["data"].attrs.__setitem__("env_args", "{"), r"'env_args' is not a JSON object"),
+        (lambda file: file["data"].attrs.__setitem__("env_args", "[" * 50_000), r"'env_args' is not a JSON object"),
+        (lambda file: file["data"].attrs.__setitem__("env_args", args(control_freq="x")), r"a control_freq of 'x'"),
+        (twice("data/demo_0/obs/agentview_image"), r"'agentview_image' and 'agentview_rgb' would both become"),
     ],
 )
 def test_faults_are_named(robomimic, change, message):
@@ -125,6 +144,37 @@ def test_faults_are_named(robomimic, change, message):
         load(robomimic(change=change))
     assert "demo.hdf5" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_link_that_leads_over_another_one_is_refused(robomimic, tmp_path):
+    with h5py.File(tmp_path / "secret.hdf5", "w") as file:
+        file["secret"] = np.zeros((2, 7))
+
+    def change(file):
+        file["elsewhere"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "/")
+        del file["data/demo_2/actions"]
+        file["data/demo_2/actions"] = h5py.SoftLink("/elsewhere/secret")
+
+    with pytest.raises(UserError, match="'actions' is a link to another file"):
+        load(robomimic(change=change))
+
+
+def test_a_link_inside_the_file_is_followed(robomimic):
+    def change(file):
+        file["kept"] = file["data/demo_2/actions"][()]
+        del file["data/demo_2/actions"]
+        file["data/demo_2/actions"] = h5py.SoftLink("/kept")
+
+    assert load(robomimic(change=change)).data["action"][3, 0] == 2
+
+
+def test_rows_of_nothing_are_refused(robomimic):
+    def change(file):
+        del file["data/demo_0/states"]
+        file.create_dataset("data/demo_0/states", (2**31, 9), "f8", chunks=True, compression="gzip")
+
+    with pytest.raises(UserError, match=r"demo.hdf5: '/data/demo_0/states' has 0 bytes and claims 154,618,822,656"):
+        load(robomimic(change=change))
 
 
 def test_external_storage_is_refused(robomimic, tmp_path):

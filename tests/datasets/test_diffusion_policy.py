@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from noisepilot.datasets.checks import check
 from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 
@@ -63,6 +64,10 @@ def test_a_folder_and_an_archive_are_read_alike(buffer, prefix):
     np.testing.assert_array_equal(episodes.data["action"], arrays["action"])
 
 
+def cut(file):
+    file.write_bytes(file.read_bytes()[:50])
+
+
 def edit(name, **changes):
     def change(folder):
         file = folder / name / ".zarray"
@@ -85,6 +90,14 @@ def edit(name, **changes):
         (edit("data/state", dtype="<U4"), "type <U4, not numbers"),
         (lambda folder: shutil.rmtree(folder / "data/action"), "has no 'data/action': it has img, keypoint, state"),
         (lambda folder: (folder / "data/state/.zarray").write_text("{"), "damaged metadata"),
+        (lambda folder: (folder / "data/state/.zarray").write_text("[" * 100_000), "damaged metadata"),
+        (edit("data/state", filters=[{"id": "blosc"}]), "'data/state' has Blosc among its filters"),
+        (
+            edit("data/state", shape=[9, 10**12], chunks=[1, 1]),
+            "'data/state' has .* and claims 36,000,000,000,000",
+        ),
+        (edit("meta/episode_ends", dtype="<f8"), "'meta/episode_ends' must hold whole numbers"),
+        (lambda folder: cut(folder / "data/img/1.0.0.0"), "'data/img/1.0.0.0' is cut off: .*copy it again"),
         (lambda folder: (folder / "data/state/0.0").write_bytes(b"\x02\x01\x21\x04garbage"), "cannot be read"),
     ],
 )
@@ -117,6 +130,46 @@ def test_decompression_bombs_are_refused(buffer, monkeypatch):
     monkeypatch.setattr(archive, "FREE_BYTES", 2**20)
     with pytest.raises(UserError, match=r"claims 33,5.* unpacked: refused as a decompression bomb"):
         load(path)
+
+
+def test_consolidated_metadata_is_not_believed(buffer):
+    folder, arrays = buffer()
+    found = {str(file.relative_to(folder)): json.loads(file.read_text()) for file in folder.rglob(".z*")}
+    found["data/state/.zarray"] |= {"filters": [{"id": "pickle"}], "dtype": "<f8"}
+    (folder / ".zmetadata").write_text(json.dumps({"zarr_consolidated_format": 1, "metadata": found}))
+    np.testing.assert_array_equal(load(folder).data["observation.state"], arrays["state"])
+
+
+def test_arrays_behind_a_link_are_refused(buffer, tmp_path):
+    folder, _ = buffer()
+    (folder / "data/state").rename(tmp_path / "elsewhere")
+    (folder / "data/state").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"buffer.zarr: 'data/state' is a link to a folder"):
+        load(folder)
+
+
+def test_two_arrays_of_one_name_are_refused(buffer):
+    with pytest.raises(UserError, match=r"'img' and 'rgb' would both become 'observation.image'|'rgb' and 'img'"):
+        load(buffer(rgb=np.zeros((9, 6, 6, 3), np.uint8))[0])
+
+
+def test_an_archive_damaged_inside_is_named(buffer):
+    path = zipped(buffer()[0])
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        at = archive.getinfo("data/img/0.0.0.0").header_offset
+    content[at + 90] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="Bad CRC-32"):
+        load(path)
+
+
+def test_chunks_that_are_absent_are_told(buffer):
+    folder, _ = buffer(lambda folder: (folder / "data/state/1.0").unlink())
+    episodes = load(folder)
+    assert episodes.attrs["absent_chunks"] == {"observation.state": 1}
+    found = [finding.message for finding in check(episodes) if finding.key == "observation.state"]
+    assert found == ["1 chunks of the source had no file and hold its fill value: if it was copied, copy it again"]
 
 
 def test_cut_off_archive_is_named(buffer):

@@ -74,6 +74,16 @@ def test_stats_by_hand():
     assert stats.std[0] == pytest.approx(np.arange(101.0).std())
 
 
+def test_stats_of_pictures_in_pieces_are_those_of_the_whole(monkeypatch):
+    value = np.random.default_rng(0).integers(0, 255, (50, 4, 5, 3), np.uint8)
+    episodes = Episodes({"action": np.zeros((50, 1)), "observation.image": value}, np.array([50]))
+    monkeypatch.setattr("noisepilot.datasets.episodes.STATS_NUMBERS", 50 * 7)
+    stats = episodes.stats("observation.image")
+    np.testing.assert_array_equal(stats.q99, np.quantile(value, 0.99, axis=0))
+    np.testing.assert_array_equal(stats.std, value.std(0))
+    assert stats.min.shape == (4, 5, 3)
+
+
 def test_split_parts_every_episode_once_and_repeats_by_seed():
     episodes = make((2, 3, 4, 5, 6))
     train, held_out = episodes.split(0.4, seed=3)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from noisepilot.datasets import lerobot
+from noisepilot.datasets.readers import load
 from noisepilot.datasets.source import collect
 from noisepilot.errors import UserError
 
@@ -238,6 +239,26 @@ def test_damaged_columns_are_refused(root, key, change, message):
     change_column(first_table(root), key, change)
     with pytest.raises(UserError, match=message):
         list(lerobot.open_source(root).episodes())
+
+
+@pytest.mark.parametrize("time", [np.nan, np.inf, 1e30])
+def test_times_that_no_video_has_are_refused(root, time):
+    change_column(first_table(root), "timestamp", lambda column: np.full(len(column), time, np.float32))
+    with pytest.raises(UserError, match="has times that are no seconds of a recording"):
+        list(lerobot.open_source(root).episodes())
+
+
+def test_a_false_rate_is_refused(root):
+    change_info(root, fps=12)
+    with pytest.raises(UserError, match=r"episode 0 has rows 0\.1 s apart, but meta/info.json claims fps 12: correct"):
+        list(lerobot.open_source(root).episodes())
+
+
+def test_specs_that_are_none_are_refused(root):
+    for specs in (3, {"action": {"x": 1}}):
+        (root / "meta/noisepilot.json").write_text(json.dumps({"specs": specs}))
+        with pytest.raises(UserError, match="'specs' is damaged"):
+            load(root)
 
 
 def test_missing_or_damaged_files_are_refused(root):

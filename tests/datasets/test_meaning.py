@@ -10,8 +10,9 @@ from noisepilot.datasets.checks import check
 from noisepilot.datasets.conform import conform
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.datasets.readers import load
+from noisepilot.datasets.rotations import convert
 from noisepilot.errors import UserError
-from noisepilot.spec import ArraySpec, Convention, EnvSpec, PolicySpec
+from noisepilot.spec import ROTATIONS, ArraySpec, Convention, EnvSpec, PolicySpec
 
 
 def arm(mode, said, gripper="closes", sign=-1.0):
@@ -58,6 +59,21 @@ def test_gripper_of_the_wrong_sign(gripper, sign):
     (message,) = said_of_actions(arm("delta", "delta", gripper, sign), "warning")
     assert message.startswith(f"element 3 is said to {gripper[:-1]} the gripper")
     assert said_of_actions(arm("delta", "delta", gripper, -sign), "warning") == []
+
+
+@pytest.mark.parametrize("stored", ROTATIONS)
+@pytest.mark.parametrize("said", ROTATIONS)
+def test_rotations_of_another_kind(stored, said):
+    turns = np.random.default_rng(0).normal(size=(400, 3))
+    action = np.hstack([np.zeros((400, 3)), convert(turns, "axis_angle", stored), np.zeros((400, 1))])
+    spec = ArraySpec(action.shape[1:], convention=Convention(rotation=said, rotation_at=(3,)))
+    episodes = Episodes(
+        {"action": action, "observation.x": turns}, np.array([400]), {"specs": to_dict({"action": spec})}
+    )
+    found = [message for message in said_of_actions(episodes, "warning") if f"are no {said}" in message]
+    small = {"axis_angle", "euler_xyz"}  # angles: any small numbers may be some
+    alike = stored == said or said in small or {stored, said} == {"quat_xyzw", "quat_wxyz"}
+    assert bool(found) != (alike or (said == "6d" and stored == "matrix"))
 
 
 def test_real_actions(shared_data):

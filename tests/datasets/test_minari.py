@@ -7,8 +7,8 @@ import pytest
 from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 
-minari = pytest.importorskip("minari", reason="pip install 'noisepilot[minari]'")
-pytest.importorskip("pyarrow", reason="pip install 'noisepilot[minari]'")
+minari = pytest.importorskip("minari", reason="pip install 'minari[hdf5,arrow]'")
+pytest.importorskip("pyarrow", reason="pip install 'noisepilot[lerobot]'")
 
 KINDS = ("hdf5", "arrow", "parquet")
 LENGTHS = (5, 1, 12)
@@ -101,6 +101,13 @@ def test_faults_are_named(stored):
         load(path)
     change_metadata(path, action_space='{"type": "Discrete", "n": 3}')
     with pytest.raises(UserError, match="has actions Discrete, but a policy's action is a vector"):
+        load(path)
+    for space in ("[1]", '{"type": "Box"}', '{"type": "Box", "shape": [1], "low": ["x"], "high": [1]}', "[" * 50_000):
+        change_metadata(path, action_space=space)
+        with pytest.raises(UserError, match="is not Minari's metadata"):
+            load(path)
+    change_metadata(path, action_space="", total_episodes=-1)
+    with pytest.raises(UserError, match="holds no episodes"):
         load(path)
     (path / "data/metadata.json").write_text("{")
     with pytest.raises(UserError, match="is not Minari's metadata"):

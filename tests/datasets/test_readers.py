@@ -1,11 +1,13 @@
 import json
 import sys
+import zipfile
 
 import h5py
 import numpy as np
 import pytest
 
-from noisepilot.datasets.readers import load
+from noisepilot.datasets.convert import convert
+from noisepilot.datasets.readers import load, open_source
 from noisepilot.errors import UserError
 
 from .sets import make
@@ -123,6 +125,20 @@ def test_plain_archive(tmp_path, names):
             r"episode 1 has no steps",
         ),
         ({"actions": np.array([None]), "traj_lengths": [1]}, r"not a readable .npz of plain arrays"),
+        (
+            {"action": np.zeros((3, 1)), "x": np.zeros((3, 1)), "episode_ends": [4, 2, 3]},
+            r"'episode_ends' must .* not dec",
+        ),
+        ({"action": np.zeros((3, 1)), "x": np.zeros((3, 1)), "episode_ends": [1.5, 3]}, r"must hold whole numbers"),
+        ({"action": np.zeros((3, 1)), "x": np.zeros((3, 1)), "traj_lengths": [np.nan, 3]}, r"must hold whole numbers"),
+        (
+            {"action": np.zeros((3, 1)), "obs": np.zeros((3, 1)), "states": np.zeros((3, 1)), "traj_lengths": [3]},
+            r"'obs' and 'states' would both become 'observation.state'",
+        ),
+        (
+            {"action": np.zeros((3, 1)), "x": np.zeros((3, 1), "g"), "traj_lengths": [3]},
+            r"'observation.x' has type float128",
+        ),
     ],
 )
 def test_archive_faults_are_named(tmp_path, arrays, message):
@@ -130,6 +146,25 @@ def test_archive_faults_are_named(tmp_path, arrays, message):
     with pytest.raises(UserError, match=message) as error:
         load(tmp_path / "bad.npz")
     assert "bad.npz" in str(error.value)
+
+
+def test_an_archive_with_other_things_in_it_names_them(tmp_path):
+    np.savez(tmp_path / "set.npz", action=np.zeros((3, 1)), x=np.zeros((3, 1)), episode_ends=[3])
+    with zipfile.ZipFile(tmp_path / "set.npz", "a") as archive:
+        archive.writestr("README.txt", "hello")
+    with pytest.raises(UserError, match=r"'README.txt' is no array: leave it out"):
+        load(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_numbers_of_either_byte_order(tmp_path, d4rl, order):
+    state = np.arange(12.0).reshape(6, 2).astype(f"{order}f4")
+    np.savez(tmp_path / "set.npz", action=np.zeros((6, 1), f"{order}i2"), state=state, episode_ends=[2, 6])
+    for path in (tmp_path / "set.npz", d4rl("d4rl.hdf5", observations=state)):
+        episodes = load(path)
+        assert episodes.data["observation.state"].dtype.isnative
+        np.testing.assert_array_equal(episodes.data["observation.state"], state)
+        assert convert(open_source(path), path, tmp_path / f"{path.stem}.zarr") == episodes.hash()
 
 
 def test_paths_that_are_no_dataset(tmp_path):
