@@ -38,8 +38,10 @@ def boundaries(values: np.ndarray, name: str) -> np.ndarray:
     values = values.reshape(-1)
     if values.dtype.kind not in "fiu" or not (np.isfinite(values) & (np.mod(values, 1) == 0)).all():
         raise UserError(f"'{name}' must hold whole numbers, one per episode")
-    if len(values) == 0 or values[0] < 0 or (values[1:] < values[:-1]).any():
-        raise UserError(f"'{name}' must name episodes and not decrease: rebuild it from their lengths")
+    if len(values) == 0:
+        raise UserError(f"'{name}' is empty: the dataset holds no episodes")
+    if values[0] < 0 or (values[1:] < values[:-1]).any():
+        raise UserError(f"'{name}' must not be negative or decrease: rebuild it from the episodes' lengths")
     return values.astype(np.int64)
 
 

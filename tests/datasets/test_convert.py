@@ -53,6 +53,15 @@ def test_the_checksum_is_the_hash_of_what_is_read_back(demos, tmp_path, capsys):
     assert "not what was written" in capsys.readouterr().out
 
 
+def test_what_is_left_out_is_said(tmp_path, capsys):
+    path = tmp_path / "set.npz"
+    np.savez(path, action=np.zeros((3, 1)), x=np.zeros((3, 1)), short=np.zeros((2, 1)), episode_ends=[3])
+    assert data(["convert", str(path), str(tmp_path / "set")]) == 0
+    assert "left out: observation.short" in capsys.readouterr().out
+    assert data(["info", str(tmp_path / "set")]) == 0
+    assert "observation.short" in capsys.readouterr().out
+
+
 class Killed(BaseException):
     pass
 
@@ -127,8 +136,11 @@ def test_another_source_does_not_continue_a_conversion(demos, tmp_path):
     assert target.exists()
 
 
-def test_an_unsound_source_leaves_nothing(demos, tmp_path):
+@pytest.mark.parametrize("target_exists", [False, True])
+def test_an_unsound_source_leaves_nothing(demos, tmp_path, target_exists):
     path = demos(bad=4)
+    if target_exists:
+        (tmp_path / "set").mkdir()
     with pytest.raises(UserError, match=r"demo.hdf5: episode 4: 'action' holds a NaN .*first in row 0"):
         convert(open_source(path), path, tmp_path / "set")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["demo.hdf5"]

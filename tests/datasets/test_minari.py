@@ -7,6 +7,8 @@ import pytest
 from noisepilot.datasets.readers import load
 from noisepilot.errors import UserError
 
+from .trips import there_and_back
+
 minari = pytest.importorskip("minari", reason="pip install 'minari[hdf5,arrow]'")
 pytest.importorskip("pyarrow", reason="pip install 'noisepilot[lerobot]'")
 
@@ -87,6 +89,13 @@ def test_minari_and_we_read_the_same(stored, kind):
     assert episodes.success_rate() == 1
     assert episodes.action_spec().high == (1.0, 1.0)
     assert load(path / "data").hash() == episodes.hash()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_come_back_from_lerobot(stored, tmp_path, kind):
+    path = stored(kind)
+    episodes = there_and_back(path, tmp_path)
+    np.testing.assert_array_equal(episodes.data["observation.state"], load(path).data["observation.state"])
 
 
 def change_metadata(path, **changes):
