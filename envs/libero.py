@@ -6,6 +6,7 @@ processes, in an interpreter of its own where one was installed; this module is 
 
 Q is the size of the physics state: time, positions, velocities, as LIBERO's data sets hold them in `states`.
 """
+# pyright: reportMissingImports=false  (the suite may be absent)
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@
 
 Everything is told so that both behave as 1.4, from which robomimic's data sets come.
 """
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false  (the suite may be absent)
 
 from __future__ import annotations
 
