@@ -4,7 +4,8 @@ The state is where the joints are; `environment_state` is where the objects are,
 a camera it is left out. gym-aloha draws three pictures of 640 x 480 per step whoever looks; here only what
 `cameras` names is drawn.
 """
-# pyright: reportMissingImports=false  (the suite may be absent)
+# pyright: reportMissingImports=false
+# (the suite may be absent)
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ processes, in an interpreter of its own where one was installed; this module is 
 
 Q is the size of the physics state: time, positions, velocities, as LIBERO's data sets hold them in `states`.
 """
-# pyright: reportMissingImports=false  (the suite may be absent)
+# pyright: reportMissingImports=false
+# (the suite may be absent)
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@
 
 The data sets hold rows as OpenGL draws them, from below; LeRobot's turned by half a circle.
 """
-# pyright: reportMissingImports=false  (the suite may be absent)
+# pyright: reportMissingImports=false
+# (the suite may be absent)
 
 from __future__ import annotations
 

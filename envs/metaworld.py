@@ -3,7 +3,8 @@
 Goals and objects are drawn anew in every episode from its seed (Meta-World's own benchmarks draw fifty of them
 once). The goal is observed. The expert is Meta-World's scripted policy of the task.
 """
-# pyright: reportMissingImports=false  (the suite may be absent)
+# pyright: reportMissingImports=false
+# (the suite may be absent)
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ one task with its own reward. The experts are OGBench's reactive oracles, for cu
 from the lowest goal up.
 """
 # pyright: reportAttributeAccessIssue=false
-# pyright: reportMissingImports=false  (the suite may be absent)
+# pyright: reportMissingImports=false
+# (the suite may be absent)
 
 from __future__ import annotations
 

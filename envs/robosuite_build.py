@@ -8,7 +8,8 @@
 
 Everything is told so that both behave as 1.4, from which robomimic's data sets come.
 """
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false  (the suite may be absent)
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# (the suite may be absent)
 
 from __future__ import annotations
 
