@@ -21,7 +21,7 @@ from gymnasium import spaces
 from ..errors import UserError, unknown
 from .keywords import build_task
 from .remote import RemoteCore, make_remote
-from .robosuite_build import OURS, STEP, actions, build, osc, place, read_env_args, reseed
+from .robosuite_build import OURS, STEP, actions, build, osc, place, quicken, read_env_args, reseed
 from .robosuite_demos import Demonstrations
 from .robosuite_expert import act
 from .robosuite_pictures import Pictures
@@ -128,6 +128,7 @@ class Manipulation(gym.Env):
         seed = 0 if seed is None else seed
         reseed(self.simulator, seed)
         seen = self.simulator.reset()
+        quicken(self.simulator)
         physics = (options or {}).get("physics")
         if physics is None and self.demos is not None:
             physics = self.demos.start(seed)

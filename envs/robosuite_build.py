@@ -11,6 +11,9 @@ Everything is told so that both behave as 1.4, from which robomimic's data sets 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # (the suite may be absent)
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled module has no stubs)
+
 from __future__ import annotations
 
 import json
@@ -21,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 from gymnasium import spaces
 
@@ -145,6 +149,33 @@ def by_part(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = "delta" if config.get("control_delta", True) else "absolute"
     arm = {**config, "input_type": kind, "input_ref_frame": "world", "gripper": {"type": "GRIP"}}
     return {"type": "BASIC", "body_parts": {"right": arm}}
+
+
+class _UpToDate:
+    """A simulator as a controller sees it: what follows from its state has been computed already."""
+
+    def __init__(self, sim: Any) -> None:
+        self._sim = sim
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sim, name)
+
+    def forward(self) -> None:
+        """Nothing is left to do."""
+
+
+def quicken(env: Any) -> None:
+    """Compute every simulation step once, with results equal to the bit. Every reset undoes it.
+
+    Robosuite 1.4 computes it three times: before its controllers, once more in them, and at the beginning of
+    MuJoCo's step, though only controls change in between. A step becomes a fifth cheaper.
+    """
+    if installed() >= (1, 5):
+        return
+    for arm in arms(env):
+        arm.sim = _UpToDate(env.sim)
+    model, data = env.sim.model._model, env.sim.data._data
+    env.sim.step = lambda with_udd=True: mujoco.mj_step2(model, data)
 
 
 def reseed(env: Any, seed: int) -> None:

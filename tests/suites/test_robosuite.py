@@ -10,7 +10,7 @@ import pytest
 from noisepilot.datasets.readers import load
 from noisepilot.envs import make_core
 from noisepilot.envs.robosuite import Manipulation, Robosuite
-from noisepilot.envs.robosuite_build import osc, place
+from noisepilot.envs.robosuite_build import installed, osc, place
 from noisepilot.envs.robosuite_demos import Demonstrations
 from noisepilot.errors import UserError
 from noisepilot.experiments.data_verbs import data
@@ -85,6 +85,25 @@ def test_an_episode_follows_from_its_seed_alone(make):
     step = one.step(wander(two)[1:])
     np.testing.assert_array_equal(step.obs["object"][0], moved.obs["object"][1])
     assert not np.array_equal(one.reset([9])["object"], alone["object"])
+
+
+@pytest.mark.parametrize("task", ["Lift", "TwoArmTransport"])
+def test_quicker_steps_are_the_same_to_the_bit(task, monkeypatch):
+    envs = [Manipulation(Robosuite(task=task)) for _ in range(2)]
+    envs[0].reset(seed=0)
+    monkeypatch.setattr("noisepilot.envs.robosuite.quicken", lambda env: None)
+    envs[1].reset(seed=0)
+    assert ["step" in vars(env.simulator.sim) for env in envs] == [installed() < (1, 5), False]
+    rng = np.random.default_rng(0)
+    size = len(envs[0].simulator.action_spec[0])
+    for _ in range(30):
+        action = envs[0].expert() if task == "Lift" else rng.uniform(-1, 1, size)
+        ours, theirs = (env.step(action) for env in envs)
+        np.testing.assert_array_equal(envs[0].physics(), envs[1].physics())
+        for name, value in ours[0].items():
+            np.testing.assert_array_equal(value, theirs[0][name])
+    for env in envs:
+        env.close()
 
 
 def test_states_are_restored_and_started_from(make):
