@@ -9,6 +9,7 @@ from ...algos.distill import Distill
 from ...algos.dppo import DPPO
 from ...algos.dql import METHODS
 from ...algos.dsrl import DSRL, DSRLSAC
+from ...algos.reinflow import NoiseMLP, ReinFlow
 from ...algos.residual import PolicyDecorator
 from ...policies.critic import QMLP
 from ...policies.network import MLP
@@ -40,6 +41,21 @@ MEDIUM = Recipe(
         "dsrl-na": DSRL(warmup=1_200, utd=1.0, alpha=0.02, entropy_in_backup=False),
         "dsrl-sac": DSRLSAC(
             warmup=1_200, utd=1.0, alpha=0.01, learn_alpha=False, entropy_in_backup=False, space=NoiseSpace(bound=1.0)
+        ),
+        # Between these bounds of noise a step's log-prob exceeds the official range of 1, where it has no gradient.
+        "reinflow": ReinFlow(
+            clip=0.02,
+            epochs=6,
+            minibatch=600,
+            repeats=1,
+            actor_lr=4e-4,
+            actor_lr_min=2e-4,
+            critic_lr=1e-3,
+            critic_lr_min=None,
+            critic_warmup=4,
+            noise=NoiseMLP(min_std=0.1, max_std=0.2),
+            entropy_coef=0.0,
+            log_prob_range=(-10.0, 10.0),
         ),
         "fql": replace(METHODS["fql"], warmup=1_200, critic=_CRITIC, student=_STUDENT),
         "residual": PolicyDecorator(
