@@ -1,6 +1,8 @@
-"""Adroit door: 25 human demonstrations, most of which do not quite open the door; the reward is success alone."""
+"""Adroit door, from 25 human demonstrations of which most do not quite open it, and hammer, from an expert."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from ...algos.bc import BC
 from ...algos.distill import Distill
@@ -30,4 +32,11 @@ DOOR = Recipe(
     distill=Distill(fit=BC(grad_steps=5_000, batch=512, ema_decay=0.99)),
 )
 
-RECIPES = {"adroit-door": DOOR}
+HAMMER = replace(
+    DOOR,
+    env=EnvRef("AdroitHandHammer-v1", {"reward_type": "penalty", "terminate_on_success": True}),
+    policy=replace(DOOR.policy, network=MLP(hidden=(256, 256, 256))),
+    bc=BC(grad_steps=15_000, batch=256),
+)
+
+RECIPES = {"adroit-door": DOOR, "adroit-hammer": HAMMER}
