@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from noisepilot.datasets.readers import load
 from noisepilot.deploy.runtime import Policy, PolicyError
 from noisepilot.envs import make_core
 from noisepilot.envs.vector import TensorEnv
@@ -301,6 +302,17 @@ def test_a_policy_without_a_normaliser(refused):
 def test_commands(refused, command, words):
     argv = [part for word in command.split() for part in (DPPO if word == "TUNE" else [word])]
     assert words in refused(*argv)
+
+
+@pytest.mark.parametrize(
+    "command", ["pretrain hopper", "finetune hopper --algo dql --offline-steps 5", "distill hopper --policy base"]
+)
+def test_data_of_another_environment(refused, command):
+    episodes = load("hopper.npz")
+    replace(episodes, attrs={**episodes.attrs, "env": "Hop-v3"}).write("hop")
+    assert "recorded in Hop-v3, not in Hopper-v5: say --env Hop-v3, or" in refused(
+        *command.split(), "--data", "hop", "--out", "run"
+    )
 
 
 @pytest.mark.parametrize(
