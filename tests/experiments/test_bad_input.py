@@ -16,6 +16,7 @@ from noisepilot.experiments.cli import main
 from noisepilot.experiments.stepper import TimedEnv
 from noisepilot.policies import PolicyConfig, save_policy
 from noisepilot.policies.gaussian import GaussianConfig, GaussianMLP
+from noisepilot.policies.residual import ResidualConfig
 from noisepilot.policies.storage import find_policy
 
 from .runs import DPPO, FINETUNE, PRETRAIN, pretrained, write_data
@@ -151,7 +152,12 @@ def test_an_actor_that_is_more_than_a_policy(refused):
     save_policy(actor, "actor")
     for command in ("finetune hopper --policy actor", "distill hopper --policy actor", "bakeoff hopper --policy actor"):
         assert "actor holds a GaussianActor, but" in refused(*command.split(), "--out", "run")
-    assert "a plain policy: pre-train or distill one" in refused("export", "actor", "--out", "actor.onnx")
+    corrected = ResidualConfig(PolicyConfig()).build(replace(spec, horizon=4, n_action_steps=4))
+    corrected.normalizer.load_state_dict(actor.normalizer.state_dict())
+    save_policy(corrected, "corrected")
+    line = refused("export", "corrected", "--out", "actor.onnx")
+    assert "corrected holds a Residual, which corrects every step of a chunk that it remembers: export the" in line
+    assert "plain MLP policies only" in refused("export", "actor", "--out", "actor.npz")
 
 
 @pytest.mark.parametrize("algo", ["dppo", "sac"])
