@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from .writer import EpisodeWriter
 from .zarr_layout import CHECKSUM, UNFINISHED, keys, open_group
 
 BLOCK_BYTES = 2**22
-"""read at a time for the checksum"""
+"""read at a time for the checksum, and gathered before episodes are committed"""
+COMMIT_S = 1.0
+"""seconds of reading after which episodes are committed in any case"""
 
 
 def convert(
@@ -53,9 +56,12 @@ def convert(
         raise UserError(f"{path} holds no episodes")
     try:
         with _writer(target, marked) as writer:
-            for episode in _remaining(source, path, writer):
-                writer.append(episode.data, episode.final)
-                progress(len(writer))
+            waiting = _Waiting(writer, progress)
+            try:
+                for episode in _remaining(source, path, writer):
+                    waiting.add(episode)
+            finally:
+                waiting.commit()
         if len(writer) != len(source):
             raise UserError(f"{path} has {len(writer)} episodes but counts {len(source)}: it is damaged")
     except BaseException as error:
@@ -101,6 +107,30 @@ def _writer(target: Path, attrs: Mapping[str, Any]) -> EpisodeWriter:
     if (target / "zarr.json").is_file() and UNFINISHED not in open_group(target).attrs:
         raise UserError(f"{target} exists already: choose another path or remove it first")
     return EpisodeWriter(target, attrs)
+
+
+class _Waiting:
+    """Episodes that were read and are committed together: to wait for the disk takes longer than a short episode."""
+
+    def __init__(self, writer: EpisodeWriter, progress: Callable[[int], None]) -> None:
+        self.writer, self.progress = writer, progress
+        self.episodes: list[Recorded] = []
+        self.size, self.since = 0, time.monotonic()
+
+    def add(self, episode: Recorded) -> None:
+        """Take one more, and commit all if they are many or old."""
+        self.episodes.append(episode)
+        self.size += sum(value.nbytes for value in episode.data.values())
+        if self.size >= BLOCK_BYTES or time.monotonic() - self.since > COMMIT_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """Bring what waits to the disk."""
+        batch, self.episodes, self.size = self.episodes, [], 0
+        if batch:
+            self.writer.extend([(episode.data, episode.final) for episode in batch])
+            self.progress(len(self.writer))
+        self.since = time.monotonic()
 
 
 def _remaining(source: Source, path: Path, writer: EpisodeWriter) -> Iterator[Recorded]:
