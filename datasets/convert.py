@@ -90,15 +90,20 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 as `Episodes.hash` has it, of a finished set on disk, read in blocks."""
+    """SHA-256 as `Episodes.hash` has it, of a set on disk, read in blocks."""
     group = open_group(path)
-    names = {key: f"data/{key}" for key in keys(group, "data")} | {"episode_ends": "meta/episode_ends"}
-    names |= {f"final/{key}": f"meta/final/{key}" for key in keys(group, "meta/final")}
+    ends: Any = group["meta/episode_ends"]
+    count = ends.shape[0]
+    steps = int(ends[-1]) if count else 0
+    names = {"episode_ends": ("meta/episode_ends", count)}
+    names |= {key: (f"data/{key}", steps) for key in keys(group, "data")}
+    names |= {f"final/{key}": (f"meta/final/{key}", count) for key in keys(group, "meta/final")}
     digest = hashlib.sha256()
     for key in sorted(names):
-        array: Any = group[names[key]]
-        digest.update(f"{key} {np.dtype(array.dtype).str} {array.shape}\n".encode())
-        for block in _blocks(array):
+        name, rows = names[key]
+        array: Any = group[name]
+        digest.update(f"{key} {np.dtype(array.dtype).str} {(rows, *array.shape[1:])}\n".encode())
+        for block in blocks(array, rows):
             digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
 
@@ -174,8 +179,10 @@ def _finish(target: Path) -> str:
     return digest
 
 
-def _blocks(array: zarr.Array) -> Iterator[np.ndarray]:
+def blocks(array: zarr.Array | np.ndarray, count: int) -> Iterator[np.ndarray]:
+    """The first `count` rows, some at a time."""
     rows = max(1, BLOCK_BYTES // max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize))
-    rows = max(array.chunks[0], rows // array.chunks[0] * array.chunks[0])
-    for start in range(0, array.shape[0], rows):
-        yield np.asarray(array[start : start + rows])
+    chunk = array.chunks[0] if isinstance(array, zarr.Array) else 1
+    rows = max(chunk, rows // chunk * chunk)
+    for start in range(0, count, rows):
+        yield np.asarray(array[start : min(start + rows, count)])

@@ -129,7 +129,9 @@ def _require_rate(times: np.ndarray, fps: float, where: str) -> None:
     steps = np.diff(times)
     if stuck := int((steps <= 0).sum()):
         row = int(np.argmax(steps <= 0)) + 1
-        raise UserError(f"{where} has times that do not increase at {stuck} rows, first in row {row}: sort or drop them")
+        raise UserError(
+            f"{where} has times that do not increase at {stuck} rows, first in row {row}: sort or drop them"
+        )
     period = float(np.median(steps)) if len(steps) else 1 / fps
     if abs(period * fps - 1) > TOLERANCE:
         raise UserError(f"{where} has rows {period:.4g} s apart, but meta/info.json claims fps {fps:g}: correct it")
