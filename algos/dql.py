@@ -29,9 +29,10 @@ from ..policies.network import MLP
 from ..policies.policy import Context, Policy
 from ..shapes import Float, Int
 from ..spec import EnvSpec
+from .descent import adam, descend
 from .distill import Distill
 from .ema import average_of
-from .q_learning import QLearning, QState, adam, descend
+from .q_learning import QLearning, QState
 from .replay import Experience
 from .td import chunk_return, td_loss
 

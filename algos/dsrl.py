@@ -31,11 +31,12 @@ from ..policies.policy import ACTION, Policy
 from ..policies.steered import SteeredConfig, steerable
 from ..shapes import Float
 from ..spec import EnvSpec
+from .descent import descend
 from .ema import update_average
 from .noise_env import NoiseEnv
 from .offpolicy import VectorEnv
 from .replay import Experience
-from .sac import SAC, SACState, descend
+from .sac import SAC, SACState
 from .td import chunk_return, td_loss
 
 
@@ -228,7 +229,7 @@ class DSRL(DSRLSAC):
         with torch.no_grad():
             target = state.q(features, executed)
         loss = 0.5 * td_loss(state.noise_q(features, w), target)
-        descend(state.noise_optimizer, loss, state.noise_q.parameters(), self.grad_clip)
+        descend(state.noise_optimizer, loss, self.grad_clip)
         return {"noise_critic_loss": loss.detach()}
 
     def _distils(self, step: int) -> bool:

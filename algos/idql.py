@@ -18,8 +18,9 @@ from ..errors import UserError
 from ..policies.critic import QMLP, aggregate
 from ..shapes import Float
 from ..spec import EnvSpec
+from .descent import adam, descend
 from .ema import average_of
-from .q_learning import QLearning, QState, adam, descend
+from .q_learning import QLearning, QState
 from .replay import Experience
 from .td import chunk_return, expectile_loss, td_loss
 

@@ -8,7 +8,7 @@ and the whole executed chunk, normalised. Shapes: B batch, N slots, n = H action
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -197,26 +197,3 @@ class QState:
     def load_extra(self, extra: dict[str, Any]) -> None:
         """Restore what `extra` returned."""
         self.step = extra["step"]
-
-
-def adam(modules: Iterable[nn.Module], lr: float) -> torch.optim.Optimizer:
-    """Adam over the trainable weights, one kernel per step."""
-    return torch.optim.Adam(trainable(modules), lr=lr, fused=True)
-
-
-def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """Weights that take gradients."""
-    return [p for module in modules for p in module.parameters() if p.requires_grad]
-
-
-def descend(optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""], max_norm: float | None) -> dict[str, Tensor]:
-    """One optimiser step down a loss. Only the optimiser's weights get gradients: others in the graph cost nothing.
-
-    Returns the gradients' norm before clipping, where it is bounded.
-    """
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
-    optimizer.zero_grad()
-    loss.backward(inputs=weights)
-    norm = {} if max_norm is None else {"grad_norm": nn.utils.clip_grad_norm_(weights, max_norm, foreach=True)}
-    optimizer.step()
-    return norm

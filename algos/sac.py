@@ -7,7 +7,7 @@ a correction to one. Shapes: B batch, E ensemble, F features, D flat action, N s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..policies.normalizer import Normalizer
 from ..policies.policy import ACTION
 from ..shapes import Float
 from ..spec import ArraySpec, EnvSpec, PolicySpec
+from .descent import descend
 from .ema import average_of, update_average
 from .replay import Experience
 from .td import chunk_return, td_loss
@@ -221,7 +222,7 @@ class SAC:
         """Move every critic towards the target."""
         q = state.q(features, action)
         loss = 0.5 * td_loss(q, target)
-        descend(state.critic_optimizer, loss, state.q.parameters(), self.grad_clip)
+        descend(state.critic_optimizer, loss, self.grad_clip)
         return {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_step(
@@ -242,22 +243,10 @@ class SAC:
         alpha = log_alpha.detach().exp()
         loss = (alpha * log_prob - aggregate(q(features, action), self.aggregate, generator)).mean()
         # Only the actor's gradients are computed: those of the critics' weights would be thrown away.
-        descend(state.actor_optimizer, loss, state.actor.network.parameters(), self.grad_clip)
+        descend(state.actor_optimizer, loss, self.grad_clip, state.actor.network.parameters())
         if self.alpha_floor > 0:
             log_alpha.data.clamp_(min=math.log(self.alpha_floor))
         return {"actor_loss": loss.detach(), "alpha": alpha, "entropy": entropy}
-
-
-def descend(
-    optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[nn.Parameter], clip: float | None
-) -> None:
-    """One optimiser step down a loss; only `parameters` get gradients, of norm `clip` at most."""
-    parameters = list(parameters)
-    for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = grad
-    if clip is not None:
-        nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
 
 
 def _fit(normalizer: Normalizer, spec: PolicySpec, base: Normalizer | None) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..envs.identity import known_as, may_be_same
 from ..spec import ArraySpec, EnvSpec
 from .alignment import misaligned
 from .episodes import Episodes
@@ -44,6 +45,7 @@ def check(episodes: Episodes, spec: EnvSpec | None = None) -> list[Finding]:
         spec: the environment the set is meant for; None: limits and rates that the set itself records.
     """
     faults = (
+        _elsewhere,
         _shapes,
         _not_finite,
         _lengths,
@@ -62,6 +64,20 @@ def check(episodes: Episodes, spec: EnvSpec | None = None) -> list[Finding]:
     )
     found = [finding for fault in faults for finding in fault(episodes, spec)]
     return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.level))
+
+
+def _elsewhere(episodes: Episodes, spec: EnvSpec | None) -> Iterator[Finding]:
+    if spec is not None and (message := recorded_elsewhere(episodes, spec.id)):
+        yield Finding("error", "env", message)
+
+
+def recorded_elsewhere(episodes: Episodes, env: str) -> str:
+    """What to do where a set says that it was recorded in another environment; empty if it does not."""
+    recorded = str(episodes.attrs.get("env") or "")
+    if may_be_same(recorded, env):
+        return ""
+    meant = f"`noisepilot data convert SOURCE TARGET --env {env}`"
+    return f"recorded in {recorded}, not in {env}: say --env {known_as(recorded)}, or if they are meant for it, {meant}"
 
 
 def _shapes(episodes: Episodes, spec: EnvSpec | None) -> Iterator[Finding]:

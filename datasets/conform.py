@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ..config import to_dict
+from ..envs.identity import may_be_same
 from ..errors import UserError
 from ..spec import ArraySpec, EnvSpec, require_agreement
 from .episodes import Episodes
@@ -46,6 +47,8 @@ def conform(episodes: Episodes, spec: EnvSpec, task: Any = None) -> tuple[Episod
         UserError: where the environment has observations that the set lacks, or numbers mean something else.
     """
     notes: list[str] = []
+    if not may_be_same(recorded_in := str(episodes.attrs.get("env") or ""), spec.id):
+        notes.append(f"recorded in {recorded_in}, taken as {spec.id}")
     if isinstance(task, Relabels):
         episodes = _relabelled(episodes, spec, task, notes)
     episodes = _observed(episodes, spec, notes)

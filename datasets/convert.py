@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from .writer import EpisodeWriter
 from .zarr_layout import CHECKSUM, UNFINISHED, keys, open_group
 
 BLOCK_BYTES = 2**22
-"""read at a time for the checksum"""
+"""read at a time for the checksum, and gathered before episodes are committed"""
+COMMIT_S = 1.0
+"""seconds of reading after which episodes are committed in any case"""
 
 
 def convert(
@@ -53,9 +56,12 @@ def convert(
         raise UserError(f"{path} holds no episodes")
     try:
         with _writer(target, marked) as writer:
-            for episode in _remaining(source, path, writer):
-                writer.append(episode.data, episode.final)
-                progress(len(writer))
+            waiting = _Waiting(writer, progress)
+            try:
+                for episode in _remaining(source, path, writer):
+                    waiting.add(episode)
+            finally:
+                waiting.commit()
         if len(writer) != len(source):
             raise UserError(f"{path} has {len(writer)} episodes but counts {len(source)}: it is damaged")
     except BaseException as error:
@@ -84,15 +90,20 @@ def shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 as `Episodes.hash` has it, of a finished set on disk, read in blocks."""
+    """SHA-256 as `Episodes.hash` has it, of a set on disk, read in blocks."""
     group = open_group(path)
-    names = {key: f"data/{key}" for key in keys(group, "data")} | {"episode_ends": "meta/episode_ends"}
-    names |= {f"final/{key}": f"meta/final/{key}" for key in keys(group, "meta/final")}
+    ends: Any = group["meta/episode_ends"]
+    count = ends.shape[0]
+    steps = int(ends[-1]) if count else 0
+    names = {"episode_ends": ("meta/episode_ends", count)}
+    names |= {key: (f"data/{key}", steps) for key in keys(group, "data")}
+    names |= {f"final/{key}": (f"meta/final/{key}", count) for key in keys(group, "meta/final")}
     digest = hashlib.sha256()
     for key in sorted(names):
-        array: Any = group[names[key]]
-        digest.update(f"{key} {np.dtype(array.dtype).str} {array.shape}\n".encode())
-        for block in _blocks(array):
+        name, rows = names[key]
+        array: Any = group[name]
+        digest.update(f"{key} {np.dtype(array.dtype).str} {(rows, *array.shape[1:])}\n".encode())
+        for block in blocks(array, rows):
             digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()
 
@@ -101,6 +112,30 @@ def _writer(target: Path, attrs: Mapping[str, Any]) -> EpisodeWriter:
     if (target / "zarr.json").is_file() and UNFINISHED not in open_group(target).attrs:
         raise UserError(f"{target} exists already: choose another path or remove it first")
     return EpisodeWriter(target, attrs)
+
+
+class _Waiting:
+    """Episodes that were read and are committed together: to wait for the disk takes longer than a short episode."""
+
+    def __init__(self, writer: EpisodeWriter, progress: Callable[[int], None]) -> None:
+        self.writer, self.progress = writer, progress
+        self.episodes: list[Recorded] = []
+        self.size, self.since = 0, time.monotonic()
+
+    def add(self, episode: Recorded) -> None:
+        """Take one more, and commit all if they are many or old."""
+        self.episodes.append(episode)
+        self.size += sum(value.nbytes for value in episode.data.values())
+        if self.size >= BLOCK_BYTES or time.monotonic() - self.since > COMMIT_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """Bring what waits to the disk."""
+        batch, self.episodes, self.size = self.episodes, [], 0
+        if batch:
+            self.writer.extend([(episode.data, episode.final) for episode in batch])
+            self.progress(len(self.writer))
+        self.since = time.monotonic()
 
 
 def _remaining(source: Source, path: Path, writer: EpisodeWriter) -> Iterator[Recorded]:
@@ -144,8 +179,10 @@ def _finish(target: Path) -> str:
     return digest
 
 
-def _blocks(array: zarr.Array) -> Iterator[np.ndarray]:
+def blocks(array: zarr.Array | np.ndarray, count: int) -> Iterator[np.ndarray]:
+    """The first `count` rows, some at a time."""
     rows = max(1, BLOCK_BYTES // max(1, int(np.prod(array.shape[1:], dtype=np.int64)) * array.dtype.itemsize))
-    rows = max(array.chunks[0], rows // array.chunks[0] * array.chunks[0])
-    for start in range(0, array.shape[0], rows):
-        yield np.asarray(array[start : start + rows])
+    chunk = array.chunks[0] if isinstance(array, zarr.Array) else 1
+    rows = max(chunk, rows // chunk * chunk)
+    for start in range(0, count, rows):
+        yield np.asarray(array[start : min(start + rows, count)])

@@ -122,14 +122,13 @@ class Episodes:
         """
         if "next.reward" not in self.data:
             raise UserError(f"{self._name} has no rewards ('next.reward'): returns are unknown")
-        total = np.concatenate([[0.0], np.cumsum(self.data["next.reward"], dtype=np.float64)])
-        return total[self.ends] - total[self.starts]
+        return sums(self.data["next.reward"], self.ends)
 
     def success_rate(self) -> float | None:
         """Share of episodes that raised success at any step; None where success is not recorded."""
         if "next.success" not in self.data:
             return None
-        return float(np.mean([(episode["next.success"] > 0).any() for episode in self]))
+        return float((sums(self.data["next.success"] > 0, self.ends) > 0).mean())
 
     def stats(self, key: str) -> Stats:
         """Limits, moments and 1 % and 99 % quantiles of one key, in float64.
@@ -194,6 +193,12 @@ class Episodes:
     def _spec(self, key: str) -> ArraySpec:
         recorded = self.specs().get(key)
         return recorded or ArraySpec(shape=tuple(self.data[key].shape[1:]))
+
+
+def sums(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(E,) sum of values (T,) over each episode."""
+    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    return np.diff(total[ends], prepend=0.0)
 
 
 def recorded_specs(attrs: Mapping[str, Any]) -> dict[str, ArraySpec]:

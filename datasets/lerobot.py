@@ -123,10 +123,16 @@ class LeRobotSource:
 
 
 def _require_rate(times: np.ndarray, fps: float, where: str) -> None:
-    """Refuse times (L,) that no camera has, or that mostly lie another period apart than claimed."""
+    """Refuse times (L,) that no camera has, that do not increase, or mostly lie another period apart than claimed."""
     if not (np.abs(times) < LONGEST).all():
         raise UserError(f"{where} has times that are no seconds of a recording: restore 'timestamp'")
-    period = float(np.median(np.diff(times))) if len(times) > 1 else 1 / fps
+    steps = np.diff(times)
+    if stuck := int((steps <= 0).sum()):
+        row = int(np.argmax(steps <= 0)) + 1
+        raise UserError(
+            f"{where} has times that do not increase at {stuck} rows, first in row {row}: sort or drop them"
+        )
+    period = float(np.median(steps)) if len(steps) else 1 / fps
     if abs(period * fps - 1) > TOLERANCE:
         raise UserError(f"{where} has rows {period:.4g} s apart, but meta/info.json claims fps {fps:g}: correct it")
 

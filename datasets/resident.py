@@ -14,17 +14,21 @@ from .source import Recorded
 class Resident:
     """Hands out views of the set's episodes."""
 
-    whole: Episodes
+    held: Episodes
 
     @property
     def attrs(self) -> Mapping[str, Any]:
         """The set's attributes."""
-        return self.whole.attrs
+        return self.held.attrs
 
     def __len__(self) -> int:
-        return len(self.whole)
+        return len(self.held)
+
+    def whole(self) -> Episodes:
+        """The set."""
+        return self.held
 
     def episodes(self, start: int = 0) -> Iterator[Recorded]:
         """Episodes from `start` on."""
         for i in range(start, len(self)):
-            yield Recorded(self.whole.episode(i), {key: value[i] for key, value in self.whole.final.items()})
+            yield Recorded(self.held.episode(i), {key: value[i] for key, value in self.held.final.items()})

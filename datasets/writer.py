@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,19 +69,29 @@ class EpisodeWriter:
         Raises:
             UserError: for an episode that does not fit the earlier ones, or a full disk.
         """
-        values = _checked(episode, final or {})
+        self.extend([(episode, final or {})])
+
+    def extend(self, episodes: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> None:
+        """Commit several episodes `(episode, final)` at once: the disk is waited for once.
+
+        Raises:
+            UserError: as `append`; none of them is committed then.
+        """
+        checked = [_checked(episode, final) for episode, final in episodes]
         if not self._columns:
-            self._create(values)
-        _require_same(self.path, values, self._columns)
-        end = np.array([self.num_steps + len(values["data/action"])])
+            self._create(checked[0])
+        for values in checked:
+            _require_same(self.path, values, self._columns)
+        ends = self.num_steps + np.cumsum([len(values["data/action"]) for values in checked])
         with naming(self.path):
-            touched = self._columns[ENDS].write(len(self), end)
-            for name, value in values.items():
-                touched += self._columns[name].write(self._count(name), value)
-                self._columns[name].reserve(self._count(name) + len(value))
+            touched = self._columns[ENDS].write(len(self), ends)
+            for name in checked[0]:
+                rows = np.concatenate([values[name] for values in checked])
+                touched += self._columns[name].write(self._count(name), rows)
+                self._columns[name].reserve(self._count(name) + len(rows))
             flush(touched)
-            self._columns[ENDS].resize(len(self) + 1)
-        self._ends = np.append(self._ends, end)
+            self._columns[ENDS].resize(len(self) + len(ends))
+        self._ends = np.append(self._ends, ends)
 
     def close(self) -> None:
         """Cut the spare rows off and let other processes write here."""

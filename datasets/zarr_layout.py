@@ -67,7 +67,7 @@ def open_source(path: Path) -> ZarrLayout:
     group = open_group(path)
     if UNFINISHED in group.attrs:
         raise UserError(f"{path} is a conversion that was not finished: repeat the same `data convert` to go on")
-    with _damage(path):
+    with damage(path):
         ends = np.asarray(_rows(path, group, "meta/episode_ends")[:])
         source = ZarrLayout(path, dict(group.attrs), ends, {}, {})
         steps = int(ends[-1]) if len(ends) else 0
@@ -95,14 +95,14 @@ class ZarrLayout:
         """Rows of one episode at a time."""
         for i in range(start, len(self)):
             rows = slice(int(self.ends[i - 1]) if i else 0, int(self.ends[i]))
-            with _damage(self.path):
+            with damage(self.path):
                 data = {key: np.asarray(value[rows]) for key, value in self.data.items()}
                 final = {key: np.asarray(value[i]) for key, value in self.final.items()}
             yield Recorded(data, final)
 
     def whole(self) -> Episodes:
         """The set in memory."""
-        with _damage(self.path):
+        with damage(self.path):
             steps = int(self.ends[-1]) if len(self) else 0
             data = {key: np.asarray(value[:steps]) for key, value in self.data.items()}
             final = {key: np.asarray(value[: len(self)]) for key, value in self.final.items()}
@@ -115,7 +115,7 @@ def open_group(path: Path) -> zarr.Group:
     Raises:
         UserError: where `path` is no set of ours, is of a newer version, or is damaged.
     """
-    with _damage(path):
+    with damage(path):
         group = zarr.open_group(path, mode="r", zarr_format=3)
         schema = group.attrs.get("schema")
     if not isinstance(schema, int):
@@ -148,7 +148,8 @@ def _rows(path: Path, group: zarr.Group, name: str, count: int | None = None) ->
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def damage(path: Path) -> Iterator[None]:
+    """What zarr and its codecs raise becomes a UserError that names the set."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:  # what zarr and its codecs raise

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..policies import Policy
 from ..policies.network import DenoisingMLP
 from ..policies.policy import ACTION
+from .graph import Exportable
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,7 +55,7 @@ def chain_arrays(policy: Policy) -> Arrays:
     return arrays
 
 
-def center_half(policy: Policy, name: str) -> tuple[np.ndarray, np.ndarray]:
+def center_half(policy: Exportable, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Center and half width of what the normaliser maps to [-1, 1], for an observation or `action`."""
     normalizer = copy.deepcopy(policy.normalizer).double()  # so that the subtraction is exact
     shape = policy.spec.action.shape if name == ACTION else policy.spec.obs[name].shape

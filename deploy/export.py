@@ -21,11 +21,10 @@ from torch import Tensor
 from ..config import to_dict
 from ..errors import UserError
 from ..files import atomic_write
-from ..policies import Policy
-from ..policies.policy import ACTION
+from ..policies.policy import ACTION, Policy
 from ..spec import ArraySpec
 from .arrays import center_half, chain_arrays, chain_facts, pack
-from .graph import add_metadata, build_graph
+from .graph import Exportable, add_metadata, build_graph
 from .parity import certify
 from .runtime.policy import Policy as ExportedPolicy
 from .runtime.spec import SCHEMA
@@ -34,7 +33,7 @@ Metadata = dict[str, Any]
 
 
 def export(
-    policy: Policy,
+    policy: Exportable,
     path: str | Path,
     *,
     observations: Mapping[str, Tensor] | None = None,
@@ -70,7 +69,7 @@ def export(
     return path
 
 
-def describe(policy: Policy) -> Metadata:
+def describe(policy: Exportable) -> Metadata:
     """The specification that travels with the file, as JSON values."""
     spec = policy.spec
     return {
@@ -94,7 +93,7 @@ Writer = Callable[[str], bytes]
 """metadata -> content of the file"""
 
 
-def _onnx(policy: Policy, metadata: Metadata) -> tuple[Metadata, Writer, str]:
+def _onnx(policy: Exportable, metadata: Metadata) -> tuple[Metadata, Writer, str]:
     model = build_graph(policy)
 
     def write(text: str) -> bytes:
@@ -105,7 +104,9 @@ def _onnx(policy: Policy, metadata: Metadata) -> tuple[Metadata, Writer, str]:
     return metadata, write, f"onnxruntime {version('onnxruntime')}"
 
 
-def _npz(policy: Policy, metadata: Metadata) -> tuple[Metadata, Writer, str]:
+def _npz(policy: Exportable, metadata: Metadata) -> tuple[Metadata, Writer, str]:
+    if not isinstance(policy, Policy):
+        raise UserError("a .npz file holds plain MLP policies only: export to a path that ends in .onnx")
     metadata = metadata | {"chain": chain_facts(policy)}
     arrays = chain_arrays(policy)
     return metadata, lambda text: pack(arrays, text), f"numpy {np.__version__}"
@@ -125,7 +126,7 @@ def _array(spec: ArraySpec, shape: tuple[int, int]) -> Metadata:
     }
 
 
-def _seen(policy: Policy, name: str) -> Metadata:
+def _seen(policy: Exportable, name: str) -> Metadata:
     # The range that the normaliser maps to [-1, 1]: with min-max statistics, that of the training data.
     center, half = center_half(policy, name)
     return {"seen_low": (center - half).tolist(), "seen_high": (center + half).tolist()}

@@ -1,5 +1,7 @@
 """A policy as one ONNX graph: observations and noise in, physical actions out, the whole chain unrolled.
 
+A steered policy is its noise network and the base's chain, one after the other.
+
 Of PyTorch's two exporters the one built on torch.export is used: its graphs run as fast as those of the one
 built on TorchScript (0.55 ms for 20 steps of DPPO's MLP), have fewer nodes (402, not 428).
 """
@@ -17,13 +19,35 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..policies import Policy
+from ..policies.gaussian import GaussianActor
+from ..policies.policy import Policy
+from ..policies.steered import Steered
+from ..policies.storage import SavedActor
 from .runtime.session import KEY
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 18
+Exportable = Policy | Steered | GaussianActor
+"""actors that make a chunk of an observation and its noise alone"""
+
+
+def exportable(actor: SavedActor, name: object) -> Exportable:
+    """The actor, if it can become one graph.
+
+    Raises:
+        UserError: for one that remembers, or whose choice small differences turn over.
+    """
+    if isinstance(actor, Exportable):
+        return actor
+    kind = type(actor).__name__
+    why = {
+        "Residual": "corrects every step of a chunk that it remembers",
+        "BestOf": "chooses among chunks, and rounding decides between equals",
+    }.get(kind, "is not known to export")
+    advice = "export the policy it was made from, or play it from Python (`load_policy`)"
+    raise UserError(f"{name} holds a {kind}, which {why}: {advice}")
 
 
 class Constant(nn.Module):
@@ -41,7 +65,7 @@ class Constant(nn.Module):
 class Graph(nn.Module):
     """`policy.act` with positional inputs: each observation in the order of the spec, then the noise."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Exportable) -> None:
         super().__init__()
         self.policy = policy
 
@@ -52,7 +76,7 @@ class Graph(nn.Module):
         return self.policy.forward(self.policy.encode(obs).features, noise)
 
 
-def build_graph(policy: Policy) -> ModelProto:
+def build_graph(policy: Exportable) -> ModelProto:
     """The ONNX model of a float32 policy on the CPU, weights inside, without metadata.
 
     Raises:
@@ -63,10 +87,13 @@ def build_graph(policy: Policy) -> ModelProto:
     names = [f"observation.{name}" for name in spec.obs] + ["noise"]
     # Two rows: an axis of length one would be taken for a constant.
     obs = [torch.zeros(2, spec.n_obs_steps, *array.shape) for array in spec.obs.values()]
+    inputs = (*obs, torch.zeros(2, *policy.noise_shape))
     with torch.no_grad(), _quiet():
+        graph = Graph(_with_known_times(policy)).eval()
+        graph(*inputs)  # what is kept from a first call must not come from the tracer
         program = torch.onnx.export(
-            Graph(_with_known_times(policy)).eval(),
-            (*obs, torch.zeros(2, *policy.noise_shape)),
+            graph,
+            inputs,
             dynamo=True,
             input_names=names,
             output_names=["action"],
@@ -94,12 +121,14 @@ def require_onnx() -> None:
         raise UserError(f"{error.name} is missing: pip install 'noisepilot[export]'") from None
 
 
-def _with_known_times(policy: Policy) -> Policy:
+def _with_known_times(policy: Exportable) -> Exportable:
     # The sampler's times are numbers, so their embeddings are too.
     policy = copy.deepcopy(policy)
-    for network in [policy.network, policy.prefix]:
-        if network is not None:
-            network.time_embedding = Constant(policy.embed_times(network))
+    chain = policy.base if isinstance(policy, Steered) else policy
+    if isinstance(chain, Policy):
+        for network in [chain.network, chain.prefix]:
+            if network is not None:
+                network.time_embedding = Constant(chain.embed_times(network))
     return policy
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..policies import Policy
 from ..policies.policy import ACTION
 from .arrays import center_half
+from .graph import Exportable
 from .runtime.policy import Policy as ExportedPolicy
 from .runtime.spec import PolicyError
 
@@ -26,7 +26,7 @@ MOST = 256
 
 
 def certify(
-    policy: Policy, exported: ExportedPolicy, observations: Mapping[str, Tensor] | None, backend: str
+    policy: Exportable, exported: ExportedPolicy, observations: Mapping[str, Tensor] | None, backend: str
 ) -> dict[str, Any]:
     """Compare both on the same observations and noise, one decision at a time as on a robot.
 
@@ -66,7 +66,7 @@ def certify(
     }
 
 
-def action_span(policy: Policy) -> np.ndarray:
+def action_span(policy: Exportable) -> np.ndarray:
     """Range of each action that the normaliser maps to [-1, 1]; shape (A,)."""
     return 2 * center_half(policy, ACTION)[1]
 
@@ -78,7 +78,7 @@ def _chosen(observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[rows].float() for name, value in observations.items()}
 
 
-def _drawn(policy: Policy, generator: torch.Generator) -> dict[str, Tensor]:
+def _drawn(policy: Exportable, generator: torch.Generator) -> dict[str, Tensor]:
     drawn = {}
     for name, spec in policy.spec.obs.items():
         center, half = (torch.from_numpy(v) for v in center_half(policy, name))

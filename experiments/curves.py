@@ -46,12 +46,16 @@ class Run:
 
     @cached_property
     def ledgers(self) -> dict[str, Ledger]:
-        """Evaluations by name; of those named by a step of training, 0 is base and the last one tuned."""
+        """Evaluations by name; of those named by a step of training, 0 is base and the last one tuned.
+
+        Where training began with a fresh policy instead of a given one, 0 is the start.
+        """
         ledgers = self.folder.ledgers()
         steps = sorted((name for name in ledgers if name.isdecimal()), key=int)
         found = {name: ledger for name, ledger in ledgers.items() if not name.isdecimal()}
         if steps and int(steps[0]) == 0:
-            found.setdefault("base", ledgers[steps.pop(0)])
+            fresh = self.facts["config"].get("policy") == ""
+            found.setdefault("start" if fresh else "base", ledgers[steps.pop(0)])
         if steps:
             found.setdefault("tuned", ledgers[steps[-1]])
         return found

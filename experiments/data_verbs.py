@@ -18,7 +18,6 @@ from .env_ref import EnvRef
 
 if TYPE_CHECKING:
     from ..datasets.checks import Finding
-    from ..datasets.episodes import Episodes
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,9 @@ def collect(config: Collect) -> int:
 
 def info(config: Info) -> int:
     """Print counts, returns, provenance and one line per key."""
-    from ..datasets.readers import load
+    from ..datasets.summary import summarise
 
-    facts = _facts(load(config.path, strict=False))
+    facts = summarise(config.path)
     if config.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -156,35 +155,6 @@ VERBS: dict[str, tuple[Any, Callable[[Any], int]]] = {
     "convert": (Convert, convert),
     "mix": (Mix, mix),
 }
-
-
-def _facts(episodes: Episodes) -> dict[str, Any]:
-    lengths = episodes.lengths
-    rewarded = "next.reward" in episodes.data
-    known = ("env", "source", "licence", "fps", "seed", "left_out")
-    return {
-        **{name: episodes.attrs.get(name) for name in known},
-        "episodes": len(episodes),
-        "steps": episodes.num_steps,
-        "shortest": int(lengths.min()),
-        "longest": int(lengths.max()),
-        "mean_return": float(episodes.returns().mean()) if rewarded else None,
-        "success_rate": episodes.success_rate(),
-        "hash": episodes.hash(),
-        "arrays": {key: _array_facts(episodes, key) for key in sorted(episodes.data)},
-    }
-
-
-def _array_facts(episodes: Episodes, key: str) -> dict[str, Any]:
-    value, stats = episodes.data[key], episodes.stats(key)
-    moments = {
-        "min": stats.min.min(),
-        "mean": stats.mean.mean(),
-        "std": stats.std.mean(),
-        "max": stats.max.max(),
-    }
-    shape = "x".join(map(str, value.shape[1:])) or "1"
-    return {"shape": shape, "type": str(value.dtype), **{name: float(x) for name, x in moments.items()}}
 
 
 def _verdict(found: Sequence[Finding]) -> str:

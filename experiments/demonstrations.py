@@ -6,6 +6,7 @@ from ..algos.replay import Experience
 from ..datasets.checks import check
 from ..datasets.episodes import Episodes
 from ..datasets.mix import reward_type
+from ..envs.identity import known_as, rewards_of
 from ..errors import UserError
 from ..policies.policy import ACTION
 from ..policies.storage import SavedActor
@@ -22,6 +23,9 @@ def demonstrations(episodes: Episodes, actor: SavedActor, env: EnvSpec) -> Exper
     for fault in check(episodes, env):
         if fault.level == "error":
             raise UserError(f"the data do not fit {env.id}: {fault.key}: {fault.message}")
+    source = known_as(str(episodes.attrs.get("env") or env.id))
+    if rewards_of(source) != rewards_of(env.id):
+        raise UserError(f"the data's rewards are those of {source}, not of {env.id}: say --env {source}")
     if (recorded := reward_type(episodes)) != (wanted := env.kwargs.get("reward_type")):
         raise UserError(
             f"the data's rewards have reward_type {recorded}, those of {env.id} {wanted}: "

@@ -17,7 +17,7 @@ from .env_ref import EnvRef
 
 if TYPE_CHECKING:
     from ..datasets.episodes import Episodes
-    from ..policies import Policy
+    from ..deploy.graph import Exportable
 
 Report = Mapping[str, Any]
 RECORDED = 256
@@ -61,11 +61,12 @@ def export(argv: Sequence[str]) -> int:
     """`noisepilot export`; returns the exit code."""
     config = parse(Export, argv, "noisepilot export")
     from ..deploy.export import export as write
-    from ..policies.storage import find_policy, load_plain_policy
+    from ..deploy.graph import exportable
+    from ..policies.storage import find_policy, load_policy
     from .ledger import Ledger
 
     folder = find_policy(config.source)
-    policy = load_plain_policy(folder, "export takes", device="cpu")
+    policy = exportable(load_policy(folder, device="cpu"), config.source)
     data = _load(config.data) if config.data else None
     out = write(
         policy,
@@ -137,7 +138,7 @@ def _load(path: str) -> Episodes:
     return load(path)
 
 
-def _recorded(episodes: Episodes, policy: Policy) -> dict[str, Any]:
+def _recorded(episodes: Episodes, policy: Exportable) -> dict[str, Any]:
     import torch
 
     from ..datasets.chunks import Chunks

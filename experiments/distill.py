@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ..algos.bc import BCState
 from ..algos.distill import Distill
+from ..datasets.checks import recorded_elsewhere
 from ..datasets.chunks import Chunks
 from ..datasets.readers import load
 from ..envs.seeds import eval_seeds
 from ..envs.vector import TensorEnv
-from ..errors import at_least
+from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import Policy
 from ..policies.storage import data_hash, load_plain_policy
@@ -116,6 +117,9 @@ class _Training:
     def recorded(self) -> Tensor:
         """Features of the observations in a data set."""
         episodes = load(self.config.data)
+        env = self.config.env.id or self.teacher.spec.env
+        if env and (message := recorded_elsewhere(episodes, env)):
+            raise UserError(f"{self.config.data}: {message}")
         self.teacher.spec.check_data(episodes.obs_specs(), episodes.action_spec(), self.config.data)
         chunks = Chunks(episodes, 1, self.teacher.spec.n_obs_steps, self.teacher.device)
         rows = torch.arange(len(chunks), device=self.teacher.device)

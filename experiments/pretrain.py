@@ -36,7 +36,7 @@ class Pretrain:
     """
 
     data: str
-    """demonstrations: a zarr folder, D4RL .hdf5 or .npz"""
+    """demonstrations of any format, see docs/data.md"""
     out: str
     """run folder to write"""
     env: EnvRef = field(default_factory=EnvRef)

@@ -6,7 +6,8 @@ Read, each only if there:
     metrics.jsonl   `eval/...`, `rollout/...`, `train/...` over `env_steps`, `grad_steps`, `wall_s`;
                     `<key>_low` and `<key>_high` become bands; `time/<part>_s`: seconds a line spent in a part
     eval/*.json     ledgers by name: `base` or `teacher`, which others are compared with, `tuned`, `final`,
-                    `student`; a number is the step of an evaluation in training, 0 the base, the last tuned
+                    `student`; a number is the step of an evaluation in training, the last tuned, 0 the base or,
+                    in training without one, the start
     pictures.json   paths, films and denoising chains by policy; schema in `pictures.py`
 
 Runs that differ only in their seed share a row and a curve.

@@ -17,10 +17,10 @@ from .curves import Group
 from .ledger import Ledger
 from .statistics import Interval, bootstrap_runs, normalised_score
 
-ORDER = ("base", "teacher", "tuned", "final", "student")
+ORDER = ("base", "teacher", "start", "tuned", "final", "student")
 """names of evaluations that come first, in this order"""
-COLORS = {"base": 5, "teacher": 5, "tuned": 0, "final": 0, "student": 1}
-"""the base is grey wherever it appears; tuned and student keep their colours too"""
+COLORS = {"base": 5, "teacher": 5, "start": 5, "tuned": 0, "final": 0, "student": 1}
+"""what others are compared with is grey wherever it appears; tuned and student keep their colours too"""
 
 
 @dataclass(frozen=True)

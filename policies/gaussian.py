@@ -23,7 +23,7 @@ from .critic import LayerNorm
 from .module import ActorModule
 from .network import check_widths
 from .normalizer import Normalizer
-from .policy import ACTION
+from .policy import ACTION, Context
 from .sampler import LOG_2PI
 
 
@@ -127,6 +127,11 @@ class GaussianActor(ActorModule):
                 raise UserError(f"observation '{name}' is missing: the policy expects {list(self.spec.obs)}")
         return torch.cat([self.normalizer.normalize(name, obs[name]).flatten(1) for name in self.spec.obs], 1)
 
+    def encode(self, obs: Mapping[str, Tensor]) -> Context:
+        """`features`, as a policy's."""
+        features = self.features(obs)
+        return Context(features, features)
+
     def draw(self, features: Float[Tensor, "B F"], eps: Float[Tensor, "B D"]) -> Float[Tensor, "B H A"]:
         """A sampled chunk in (-1, 1)."""
         return self.network.sample(features, eps)[0].unflatten(1, self.noise_shape[1:])
@@ -144,8 +149,12 @@ class GaussianActor(ActorModule):
     ) -> Float[Tensor, "B H A"]:
         """Physical action chunks for physical observations, name -> (B, T, ...)."""
         features = self.features({name: value.to(self.device) for name, value in obs.items()})
-        if not self.config.sample:
-            return self.normalizer.denormalize(ACTION, self.mode(features))
-        if noise is None:
+        if noise is None and self.config.sample:
             noise = self.noise(len(features), generator)
-        return self.normalizer.denormalize(ACTION, self.draw(features, noise.to(self.dtype).flatten(1)))
+        return self.forward(features, noise)
+
+    def forward(self, features: Float[Tensor, "B F"], noise: Float[Tensor, "B 1 H A"] | None) -> Float[Tensor, "B H A"]:
+        """Normalised features and noise to physical actions; what is exported."""
+        if self.config.sample and noise is not None:
+            return self.normalizer.denormalize(ACTION, self.draw(features, noise.to(self.dtype).flatten(1)))
+        return self.normalizer.denormalize(ACTION, self.mode(features))

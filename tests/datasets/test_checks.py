@@ -107,6 +107,18 @@ def test_lengths_flags_shapes_and_duplicates():
     assert [m for _, _, m in faults(twice)] == ["2 episodes repeat an earlier one (2, 4): drop them, or vary the seed"]
 
 
+def test_a_set_of_another_environment_of_equal_shapes():
+    base = make((9, 8, 7))
+    assert only(Episodes(base.data, base.ends, {**base.attrs, "env": "Toys-v0"})) == (
+        "error",
+        "env",
+        "recorded in Toys-v0, not in Toy-v0: say --env Toys-v0, or if they are meant for it, "
+        "`noisepilot data convert SOURCE TARGET --env Toy-v0`",
+    )
+    for known in ("Toy-v1", ""):
+        assert faults(Episodes(base.data, base.ends, {**base.attrs, "env": known})) == []
+
+
 @pytest.mark.parametrize(("shift", "where"), [(0, None), (1, "after"), (-1, "before")])
 def test_shifted_actions_are_noticed(shift, where):
     rng = np.random.default_rng(0)

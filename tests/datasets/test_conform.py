@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,15 @@ def test_without_a_task_only_names_limits_and_facts():
         "notes": notes,
     }
     assert [finding for finding in check(fitted, SPEC) if finding.level == "error"] == []
+
+
+def test_a_set_of_another_environment_becomes_this_one_s():
+    there = walk([0, 1], [0, 2, 4])
+    there = replace(there, attrs={**there.attrs, "env": "Curve-v0"})
+    assert check(there, SPEC)[0].key == "env"
+    fitted, notes = conform(there, SPEC)
+    assert "recorded in Curve-v0, taken as Line-v0" in notes
+    assert [finding.key for finding in check(fitted, SPEC) if finding.level == "error"] == []
 
 
 def test_outcomes_belong_to_the_step_that_led_there_and_episodes_end_there():

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import noisepilot
+from noisepilot.datasets import convert as converting
 from noisepilot.datasets.convert import convert, verify
 from noisepilot.datasets.lerobot_writer import write as lerobot
 from noisepilot.datasets.readers import load, open_source
+from noisepilot.datasets.writer import EpisodeWriter
 from noisepilot.errors import UserError
 from noisepilot.experiments.data_verbs import data
 from noisepilot.spec import ArraySpec, Convention
@@ -98,8 +100,18 @@ def test_a_killed_conversion_goes_on_at_the_next_episode(demos, tmp_path):
         convert(open_source(path), path, target)
 
 
+def test_short_episodes_are_committed_together(demos, tmp_path, monkeypatch):
+    path, target = demos(count=30), tmp_path / "set"
+    batches, extend = [], EpisodeWriter.extend
+    monkeypatch.setattr(EpisodeWriter, "extend", lambda self, e: (batches.append(len(e)), extend(self, e)))
+    monkeypatch.setattr(converting, "BLOCK_BYTES", 10 * sum(v.nbytes for v in load(path).episode(0).values()))
+    seen = []
+    assert convert(open_source(path), path, target, seen.append) == load(path).hash() == load(target).hash()
+    assert (batches, seen) == ([10, 10, 10], [10, 20, 30])
+
+
 def test_a_process_killed_at_any_moment_loses_nothing(demos, tmp_path):
-    path, target = demos(count=40, steps=40, side=32), tmp_path / "set"
+    path, target = demos(count=40, steps=40, side=128), tmp_path / "set"  # some episodes are more than is gathered
     root = Path(noisepilot.__file__).parent
     command = [sys.executable, "-m", "noisepilot", "data", "convert", str(path), str(target)]
     env = os.environ | {"PYTHONPATH": str(root.parent)}

@@ -3,8 +3,12 @@ import json
 import numpy as np
 import pytest
 
+from noisepilot.datasets import convert as converting
+from noisepilot.datasets import zarr_layout
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.datasets.readers import load
+from noisepilot.datasets.summary import summarise
+from noisepilot.datasets.zarr_layout import ZarrLayout
 from noisepilot.errors import UserError
 from noisepilot.experiments.data_verbs import data
 
@@ -27,6 +31,24 @@ def test_info_as_text_and_json(path, capsys):
     assert (facts["episodes"], facts["steps"], facts["env"]) == (3, 13, "Toy-v0")
     assert facts["hash"] == make().hash()
     assert facts["arrays"]["action"]["shape"] == "2"
+
+
+def test_info_reads_a_large_set_in_blocks(tmp_path, monkeypatch):
+    episodes = make((700, 300))
+    episodes.write(tmp_path / "set")
+    whole = summarise(tmp_path / "set")
+    monkeypatch.setattr(zarr_layout, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(converting, "BLOCK_BYTES", 200)
+    episodes.write(tmp_path / "small")
+    monkeypatch.setattr(ZarrLayout, "whole", None)
+    parts = summarise(tmp_path / "small")
+    assert (parts["hash"], parts["mean_return"]) == (episodes.hash(), episodes.returns().mean())
+    for key, facts in whole["arrays"].items():
+        stats = episodes.stats(key)
+        wanted = {"min": stats.min.min(), "mean": stats.mean.mean(), "std": stats.std.mean(), "max": stats.max.max()}
+        for name, value in wanted.items():
+            assert facts[name] == pytest.approx(value, abs=1e-12)
+            assert parts["arrays"][key][name] == pytest.approx(value, abs=1e-12)
 
 
 def test_check_exits_by_what_it_finds(path, tmp_path, capsys):

@@ -4,6 +4,8 @@ import pytest
 from noisepilot.config import to_dict
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.datasets.readers import load
+from noisepilot.datasets.resident import Resident
+from noisepilot.datasets.source import collect
 from noisepilot.errors import UserError
 from noisepilot.spec import ArraySpec
 
@@ -141,3 +143,10 @@ def test_bad_requests_are_named():
     bare = Episodes({k: v for k, v in episodes.data.items() if k != "next.reward"}, episodes.ends)
     with pytest.raises(UserError, match="has no rewards"):
         bare.returns()
+
+
+def test_a_set_in_memory_is_a_source():
+    base = make((4, 3))
+    source = Resident(base)
+    assert collect(source) is base
+    assert [len(episode.data["action"]) for episode in source.episodes(1)] == [3]

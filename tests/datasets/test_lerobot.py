@@ -241,6 +241,17 @@ def test_damaged_columns_are_refused(root, key, change, message):
         list(lerobot.open_source(root).episodes())
 
 
+def test_times_that_run_backwards_are_refused(root):
+    def swapped(column):
+        times = np.array(column, np.float32).copy()
+        times[[2, 3]] = times[[3, 2]]
+        return times
+
+    change_column(first_table(root), "timestamp", swapped)
+    with pytest.raises(UserError, match="episode 0 has times that do not increase at 1 rows, first in row 3: sort or"):
+        list(lerobot.open_source(root).episodes())
+
+
 @pytest.mark.parametrize("time", [np.nan, np.inf, 1e30])
 def test_times_that_no_video_has_are_refused(root, time):
     change_column(first_table(root), "timestamp", lambda column: np.full(len(column), time, np.float32))

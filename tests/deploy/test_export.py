@@ -10,9 +10,15 @@ import torch
 
 from noisepilot.deploy import parity
 from noisepilot.deploy.export import export
+from noisepilot.deploy.graph import exportable
 from noisepilot.deploy.runtime import Policy as Exported
 from noisepilot.deploy.runtime import PolicyError
 from noisepilot.errors import UserError
+from noisepilot.policies.best_of import BestOfConfig
+from noisepilot.policies.gaussian import GaussianConfig, GaussianMLP
+from noisepilot.policies.noise_space import NoiseSpace
+from noisepilot.policies.residual import ResidualConfig
+from noisepilot.policies.steered import SteeredConfig
 
 from .toys import CONFIGS, draw_obs, make_policy
 
@@ -57,6 +63,41 @@ def test_parity_with_frozen_prefix(tmp_path, suffix):
     for batch in (1, 7):
         assert difference(policy, exported, batch) < 1e-5
     assert difference(base, exported, 7) > 1e-3
+
+
+@pytest.mark.parametrize("sample", [True, False])
+@pytest.mark.parametrize(("base", "kind"), [("ddpm20", "full"), ("history", "low_rank"), ("flow1", "repeat")])
+def test_parity_of_a_steered_policy(tmp_path, base, kind, sample):
+    inside = make_policy(base)
+    config = SteeredConfig(inside.config, GaussianMLP((16, 16)), NoiseSpace(kind, bound=1.5), sample)
+    actor = config.build(inside.spec, inside).eval()
+    exported = Exported.load(export(actor, tmp_path / "steered.onnx", provenance=PROVENANCE))
+    assert exported.spec.noise_shape == actor.noise_shape
+    for batch in (1, 7):
+        assert difference(actor, exported, batch) < 1e-5
+    assert exported.metadata["policy"]["base"]["sampler"]["steps"] == inside.config.sampler.steps
+    with pytest.raises(UserError, match=r"plain MLP policies only: export to a path that ends in \.onnx"):
+        export(actor, tmp_path / "steered.npz", provenance={})
+
+
+@pytest.mark.parametrize("sample", [True, False])
+def test_parity_of_a_gaussian_actor(tmp_path, sample):
+    inside = make_policy("history")
+    actor = GaussianConfig(GaussianMLP((16, 16)), sample).build(inside.spec)
+    actor.normalizer.load_state_dict(inside.normalizer.state_dict())
+    exported = Exported.load(export(actor.eval(), tmp_path / "sac.onnx", provenance={}))
+    for batch in (1, 7):
+        assert difference(actor, exported, batch) < 1e-5
+
+
+def test_refuses_actors_that_remember_or_choose():
+    inside = make_policy("flow1")
+    residual = ResidualConfig(inside.config).build(inside.spec, inside)
+    with pytest.raises(UserError, match=r"^run holds a Residual, which corrects every step .* export the policy"):
+        exportable(residual, "run")
+    best = BestOfConfig(inside.config).build(inside.spec)
+    with pytest.raises(UserError, match=r"^run holds a BestOf, which chooses .* from Python \(`load_policy`\)$"):
+        exportable(best, "run")
 
 
 def test_single_observation_is_a_batch_of_one(files):

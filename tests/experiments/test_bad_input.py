@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from noisepilot.datasets.readers import load
 from noisepilot.deploy.runtime import Policy, PolicyError
 from noisepilot.envs import make_core
 from noisepilot.envs.vector import TensorEnv
@@ -15,6 +16,7 @@ from noisepilot.experiments.cli import main
 from noisepilot.experiments.stepper import TimedEnv
 from noisepilot.policies import PolicyConfig, save_policy
 from noisepilot.policies.gaussian import GaussianConfig, GaussianMLP
+from noisepilot.policies.residual import ResidualConfig
 from noisepilot.policies.storage import find_policy
 
 from .runs import DPPO, FINETUNE, PRETRAIN, pretrained, write_data
@@ -150,7 +152,12 @@ def test_an_actor_that_is_more_than_a_policy(refused):
     save_policy(actor, "actor")
     for command in ("finetune hopper --policy actor", "distill hopper --policy actor", "bakeoff hopper --policy actor"):
         assert "actor holds a GaussianActor, but" in refused(*command.split(), "--out", "run")
-    assert "a plain policy: pre-train or distill one" in refused("export", "actor", "--out", "actor.onnx")
+    corrected = ResidualConfig(PolicyConfig()).build(replace(spec, horizon=4, n_action_steps=4))
+    corrected.normalizer.load_state_dict(actor.normalizer.state_dict())
+    save_policy(corrected, "corrected")
+    line = refused("export", "corrected", "--out", "actor.onnx")
+    assert "corrected holds a Residual, which corrects every step of a chunk that it remembers: export the" in line
+    assert "plain MLP policies only" in refused("export", "actor", "--out", "actor.npz")
 
 
 @pytest.mark.parametrize("algo", ["dppo", "sac"])
@@ -301,6 +308,17 @@ def test_a_policy_without_a_normaliser(refused):
 def test_commands(refused, command, words):
     argv = [part for word in command.split() for part in (DPPO if word == "TUNE" else [word])]
     assert words in refused(*argv)
+
+
+@pytest.mark.parametrize(
+    "command", ["pretrain hopper", "finetune hopper --algo dql --offline-steps 5", "distill hopper --policy base"]
+)
+def test_data_of_another_environment(refused, command):
+    episodes = load("hopper.npz")
+    replace(episodes, attrs={**episodes.attrs, "env": "Hop-v3"}).write("hop")
+    assert "recorded in Hop-v3, not in Hopper-v5: say --env Hop-v3, or" in refused(
+        *command.split(), "--data", "hop", "--out", "run"
+    )
 
 
 @pytest.mark.parametrize(

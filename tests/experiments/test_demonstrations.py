@@ -25,3 +25,8 @@ def test_actions_are_normalised_as_the_actor_s():
         demonstrations(data, actor, replace(env, kwargs={"reward_type": "penalty"}))
     paid = replace(data, attrs={**data.attrs, "env_kwargs": {"reward_type": "penalty", "max_episode_steps": 5}})
     assert len(demonstrations(paid, actor, replace(env, kwargs={"reward_type": "penalty"}))) == data.num_steps
+    dense = replace(data, attrs={**data.attrs, "env": "ToyDense-v0"})
+    with pytest.raises(UserError, match="rewards are those of ToyDense-v0, not of Toy-v0: say --env ToyDense-v0"):
+        demonstrations(dense, actor, env)
+    with pytest.raises(UserError, match="do not fit Toy-v0: env: recorded in Car-v0, not in Toy-v0: say --env Car-v0"):
+        demonstrations(replace(data, attrs={"env": "Car-v0"}), actor, env)

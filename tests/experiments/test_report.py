@@ -5,9 +5,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from noisepilot.algos.sac import SAC
 from noisepilot.errors import UserError
 from noisepilot.experiments import curves, pictures, plots, report, standings
 from noisepilot.experiments.evaluate import evaluate
+from noisepilot.experiments.finetune import Finetune
 from noisepilot.experiments.report_verbs import report as report_verb
 from noisepilot.experiments.run_folder import RunFolder
 from noisepilot.policies.sampler import Sampler
@@ -140,6 +142,17 @@ def test_evaluations_of_training_are_base_and_tuned(tmp_path, ledgers):
     found = group.runs[0].ledgers
     assert list(found) == ["base", "tuned"]
     assert found["tuned"].returns.mean() == ledgers["tuned"].returns.mean()
+
+
+def test_training_without_a_base_has_a_start(tmp_path, ledgers):
+    for name, policy in (("fresh", ""), ("tuned", "runs/base")):
+        run = RunFolder.create(tmp_path / name, Finetune(policy=policy, out=name, algo=SAC()))
+        for step, ledger in (("000000000", ledgers["base"]), ("000002000", ledgers["tuned"])):
+            ledger.save(run.eval_path(step))
+    fresh, tuned = curves.load([tmp_path / "fresh", tmp_path / "tuned"])
+    assert (list(fresh.runs[0].ledgers), list(tuned.runs[0].ledgers)) == (["start", "tuned"], ["base", "tuned"])
+    assert [entry.kind for entry in standings.entries([fresh])] == ["start", "tuned"]
+    assert "often than start" in standings.findings(standings.entries([fresh]))[0]
 
 
 def test_thinning_keeps_the_mean():
