@@ -1,7 +1,8 @@
 """A scripted controller of LIBERO's tasks in which a bowl goes onto the plate: grasp its rim, lift, carry, lower.
 
 `data collect --actor expert` plays it. Like robosuite's Lift (`robosuite_expert.py`) it looks at what is seen and
-keeps nothing in mind: a bowl that slips is fetched again, a hand that noise has tilted turns back.
+keeps nothing in mind: a bowl that slips is fetched again, a hand that noise has tilted turns back. It knows nothing
+of what else stands there.
 
 A bowl is too wide for the hand, so one finger goes inside: the hand stands above the rim, aside from the middle.
 """
@@ -17,7 +18,7 @@ from .robosuite_build import STEP
 from .robosuite_expert import CLOSED, OPEN
 
 THING, GOAL = "akita_black_bowl_1", "plate_1"
-TASKS = {("libero_goal", 8)}
+TASKS = {("libero_goal", 8)} | {("libero_spatial", number) for number in range(10)}
 """suite and number of the tasks whose success is THING on GOAL"""
 RIM = np.array([0.0, 0.048, 0.035])
 """where the hand holds the bowl (m), from its middle: on the side away from the cabinet"""
@@ -28,7 +29,7 @@ ASIDE = 0.01
 STEEP = 3.0
 """height per distance beyond that"""
 AROUND = 0.01
-"""height (m) above its place at which the fingers close"""
+"""distance (m) aside and in height at which the fingers close; twice that while they do"""
 SLACK = 0.03
 """how far (m) the bowl may slip in a closed hand; farther away, or opening again, it has lost it"""
 HELD = 0.06
@@ -39,8 +40,6 @@ CARRY = 0.06
 """height (m) of the carried bowl above the plate"""
 GAIN = 2.0
 """the arm lags behind: it goes about a quarter of the asked way in a step"""
-DOWN = (1.0, 0.0, 0.0, 0.0)
-"""how the hand is turned (xyzw): fingers down, opening along the table's y"""
 
 
 def act(suite: str, number: int, seen: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -55,7 +54,7 @@ def act(suite: str, number: int, seen: Mapping[str, np.ndarray]) -> np.ndarray:
         UserError: for another task than those of TASKS.
     """
     if (suite, number) not in TASKS:
-        raise UserError("LIBERO's scripted expert puts a bowl on a plate: libero/goal/8")
+        raise UserError("LIBERO's scripted expert puts a bowl on a plate: libero/goal/8, libero/spatial/0 ... 9")
     move, gripper = carry(seen)
     far = np.array(STEP["OSC_POSE"])
     way = np.concatenate([move, upright(seen["robot0_eef_quat"])])
@@ -81,11 +80,8 @@ def funnel(way: np.ndarray, above: float) -> np.ndarray:
 
 
 def upright(xyzw: np.ndarray) -> np.ndarray:
-    """The rotation (3,) in the world, axis times angle, that brings the hand back to DOWN."""
-    x, y, z, w = DOWN
-    a, b, c, d = -xyzw[0], -xyzw[1], -xyzw[2], xyzw[3]
-    vector = np.array([w * a + x * d + y * c - z * b, w * b - x * c + y * d + z * a, w * c + x * b - y * a + z * d])
-    scalar = w * d - x * a - y * b - z * c
-    vector, scalar = (-vector, -scalar) if scalar < 0 else (vector, scalar)
-    size = float(np.linalg.norm(vector))
-    return vector * (2 * np.arctan2(size, scalar) / size if size > 1e-9 else 2.0)
+    """The rotation (3,) in the world, axis times angle, after which the fingers point down and open along y."""
+    x, y, z, w = xyzw if xyzw[0] >= 0 else -xyzw
+    axis = np.array([w, z, -y])  # half a turn about x, after the hand's own undone; its cosine of half the angle is x
+    size = float(np.linalg.norm(axis))
+    return axis * (2 * np.arctan2(size, x) / size if size > 1e-9 else 2.0)
