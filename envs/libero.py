@@ -26,12 +26,13 @@ import numpy as np
 from ..errors import UserError, unknown
 from . import isolated, libero_assets
 from .keywords import build_task
+from .libero_expert import act
 from .libero_layout import LAYOUTS, Layout
 from .libero_package import initial_states, instruction, package, simulators, task_name
 from .process import HERE, Place
 from .remote import RemoteCore, make_remote
 from .robosuite import spaces_of
-from .robosuite_build import actions, installed, osc, place
+from .robosuite_build import actions, installed, osc, place, quicken
 from .robosuite_pictures import Pictures
 from .sparse import SPARSE, sparse_reward
 
@@ -118,6 +119,10 @@ class Tabletop(gym.Env):
         reward = float(sparse_reward(self.task.reward_type, np.asarray(success)))
         return self._observe(seen), reward, success and self.task.terminate_on_success, False, {"success": success}
 
+    def expert(self) -> np.ndarray:
+        """What the scripted expert does now, (A,)."""
+        return act(self.task.suite, self.task.number, self.simulator._get_observations())
+
     def physics(self) -> np.ndarray:
         """Time, positions and velocities, (Q,)."""
         return self.simulator.sim.get_state().flatten()
@@ -141,6 +146,7 @@ class Tabletop(gym.Env):
         for _ in range(DRAWS):
             try:
                 self.simulator.reset()
+                quicken(self.simulator)
                 return
             except RandomizationError:  # two things would overlap
                 continue

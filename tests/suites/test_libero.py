@@ -7,13 +7,15 @@ import os
 import numpy as np
 import pytest
 
-from noisepilot.envs import libero_assets, make_core
+from noisepilot.envs import libero, libero_assets, make_core
+from noisepilot.envs.remote import make_remote
 from noisepilot.errors import UserError
 
-from .common import need
+from . import libero_slow
+from .common import expert_success, need
 
 need("libero")
-STOVE = "libero/goal/7"
+STOVE, BOWL = "libero/goal/7", "libero/goal/8"
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
@@ -151,6 +153,30 @@ def test_layouts_of_data_sets(stove, layout, names, turned):
     np.testing.assert_array_equal(place, own["robot0_eef_pos"][0])
     picture = obs["images.image" if layout == "lerobot" else "images.agentview"][0]
     np.testing.assert_array_equal(picture, own["images.agentview"][0][turned])
+
+
+def test_the_expert_puts_the_bowl_on_the_plate(stove):
+    assert expert_success(BOWL, 2, max_episode_steps=100) == 2
+    stove.reset([0])
+    with pytest.raises(UserError, match="scripted expert puts a bowl on a plate"):
+        stove.expert()
+
+
+def test_quicker_steps_are_the_same_to_the_bit(monkeypatch):
+    """The expert's episode until the bowl is in the air, and the same actions as robosuite steps them."""
+    quick = make_core(BOWL)
+    slow = f"{libero_slow.__name__}:{libero_slow.open_slow.__name__}"
+    monkeypatch.setattr(libero, "make_remote", lambda _, *rest: make_remote(slow, *rest))
+    cores = quick, make_core(BOWL)
+    low = [core.reset([3])["object"][0, 2] for core in cores]
+    for _ in range(45):
+        action = quick.expert()
+        seen = [core.step(action).obs["object"] for core in cores]
+        np.testing.assert_array_equal(*seen)
+    assert seen[0][0, -1, 2] > low[0] + 0.03
+    np.testing.assert_array_equal(*(core.get_state()["physics"] for core in cores))
+    for core in cores:
+        core.close()
 
 
 def test_a_missing_asset_is_named(tmp_path, monkeypatch):
