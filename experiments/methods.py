@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..algos.decorator import PolicyDecorator
 from ..algos.dppo import DPPO
 from ..algos.dql import DQL
 from ..algos.dql import METHODS as Q_METHODS
@@ -12,7 +13,7 @@ from ..algos.dsrl import DSRL, DSRLSAC
 from ..algos.idql import IDQL
 from ..algos.idql import METHODS as I_METHODS
 from ..algos.reinflow import ReinFlow
-from ..algos.residual import PolicyDecorator, ResiP
+from ..algos.resip import ResiP
 from ..algos.sac import SAC
 
 Algorithm = DPPO | ReinFlow | ResiP | DSRL | DSRLSAC | PolicyDecorator | DQL | IDQL | SAC

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from ..algos.bc import BC
 from ..algos.distill import Distill
 from ..algos.onpolicy import OnPolicy
-from ..algos.residual import ResiP
+from ..algos.resip import ResiP
 from ..errors import UserError, at_least, unknown
 from ..policies.objective import Consistency, MeanFlow, Shortcut
 from ..policies.path import LinearPath

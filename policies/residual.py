@@ -129,6 +129,12 @@ class Residual(ActorModule):
         return (planned + shift(self.normalizer, self.config.scale * u))[:, None]
 
 
+def corrected(base: Base, network: NormalMLP | GaussianMLP, scale: float, obs_clip: float | None = None) -> Residual:
+    """The base under a fresh correction."""
+    inside = base.config if isinstance(base, Policy) else None
+    return ResidualConfig(inside, network, scale, obs_clip).build(base.spec, base)
+
+
 def plan(
     base: Base,
     playback: Playback,

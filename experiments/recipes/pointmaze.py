@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...algos.bc import BC
+from ...algos.decorator import PolicyDecorator
 from ...algos.distill import Distill
 from ...algos.dppo import DPPO
 from ...algos.dql import METHODS
 from ...algos.dsrl import DSRL, DSRLSAC
 from ...algos.reinflow import NoiseMLP, ReinFlow
-from ...algos.residual import PolicyDecorator
 from ...policies.critic import QMLP
 from ...policies.network import MLP
 from ...policies.noise_space import NoiseSpace

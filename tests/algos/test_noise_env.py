@@ -8,13 +8,13 @@ import torch
 
 from noisepilot.algos.black_box import Exported, Remote
 from noisepilot.algos.noise_env import NoiseEnv
-from noisepilot.algos.residual import corrected
 from noisepilot.deploy.export import export
 from noisepilot.envs.seeds import noise_generator
 from noisepilot.errors import UserError
 from noisepilot.experiments.evaluate import evaluate
 from noisepilot.policies.gaussian import GaussianMLP
 from noisepilot.policies.noise_space import NoiseSpace, cosines
+from noisepilot.policies.residual import corrected
 
 from ..policies.toys import generator
 from .toys_wrapped import base, line
@@ -153,7 +153,7 @@ def test_refusals():
         (lambda: NoiseSpace(bound=0.0)): "bound must be positive",
         (lambda: NoiseSpace(bound=-1.0)): "bound must be positive",
         (lambda: NoiseSpace(bound=float("inf"))): "bound must be positive and finite",
-        (lambda: NoiseEnv(line(), corrected(policy, GaussianMLP((8,)), 0.1, None), WIDE)): "Residual remembers",
+        (lambda: NoiseEnv(line(), corrected(policy, GaussianMLP((8,)), 0.1), WIDE)): "Residual remembers",
         (lambda: NoiseEnv(line(), policy, WIDE, steps=0)): "steps 0 must lie between",
         (lambda: NoiseSpace("low_rank", rank=0)): "rank",
         (lambda: NoiseEnv(line(), policy, NoiseSpace("low_rank", rank=4))): "horizon 3",

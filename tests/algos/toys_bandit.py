@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from noisepilot.algos.black_box import Remote
 from noisepilot.algos.replay import Experience, Replay
 from noisepilot.envs.core import Step
 from noisepilot.envs.episodes import Episodes, Outcome, check_seeds
@@ -83,6 +84,12 @@ class Fork:
         if noise is None:
             noise = torch.randn(len(obs["state"]), *self.noise_shape, generator=generator)
         return 0.5 * torch.tanh(4 * noise.mean((1, 2, 3)))[:, None, None].expand(-1, 2, 1)
+
+
+def lopsided() -> Remote:
+    """A base that is 0.3 off to the right, whatever it sees."""
+    spec = Fork().spec
+    return Remote(lambda obs, noise: 0.6 * obs["state"][:, -1:].repeat(2, 1) + 0.3, spec, (1, 2, 1))
 
 
 def fork(num_envs: int = 8) -> TensorEnv:

@@ -8,7 +8,8 @@ import torch
 from noisepilot.envs.core import Step
 from noisepilot.envs.episodes import Episodes, Outcome, check_seeds
 from noisepilot.envs.vector import TensorEnv
-from noisepilot.policies import Policy
+from noisepilot.experiments.evaluate import evaluate
+from noisepilot.policies import Policy, load_policy, save_policy
 from noisepilot.spec import ArraySpec, EnvSpec
 
 from ..policies.toys import tiny
@@ -72,3 +73,12 @@ def line(num_envs: int = 3, **kwargs) -> TensorEnv:
 def base(kind: str = "ddim", **changes) -> Policy:
     """A random policy for the line: horizon 3, 2 executed actions, 2 observations."""
     return tiny(kind, dtype=torch.float32, **changes)
+
+
+def comes_back(actor, path) -> None:
+    """What is loaded without flags plays the same episodes on the line."""
+    save_policy(actor, path)
+    again = load_policy(path, "cpu")
+    ours, theirs = (evaluate(a, line(), range(6)).returns for a in (actor, again))
+    assert (ours == theirs).all()
+    assert again.hash() == actor.hash()

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
+from noisepilot.algos.decorator import PolicyDecorator
 from noisepilot.algos.dsrl import DSRL, DSRLSAC
-from noisepilot.algos.residual import PolicyDecorator, ResiP
+from noisepilot.algos.resip import ResiP
 from noisepilot.experiments.offpolicy import OffPolicyLearner
 from noisepilot.experiments.onpolicy import OnPolicyLearner
 from noisepilot.experiments.recipe import Budget
