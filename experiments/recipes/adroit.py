@@ -7,7 +7,9 @@ from dataclasses import replace
 from ...algos.bc import BC
 from ...algos.distill import Distill
 from ...algos.dppo import DPPO
+from ...algos.resip import ResiP
 from ...policies.network import MLP
+from ...policies.normal import NormalMLP
 from ...policies.path import CosinePath
 from ...policies.policy import PolicyConfig
 from ...policies.sampler import Sampler
@@ -27,8 +29,21 @@ DOOR = Recipe(
         n_action_steps=4,
     ),
     bc=BC(grad_steps=20_000, batch=256),
-    algos={"dppo": DPPO(finetune_steps=5, clip=0.02, minibatch=5_000)},
+    algos={
+        "dppo": DPPO(finetune_steps=5, clip=0.02, minibatch=5_000),
+        # Half of an action's range to correct by: the clone hardly ever opens the door.
+        "resip": ResiP(
+            network=NormalMLP(log_std=-1.5, learn_std=True),
+            scale=0.5,
+            gamma=0.99,
+            epochs=5,
+            minibatch=2_000,
+            critic_lr=1e-3,
+            scale_rewards=True,
+        ),
+    },
     budget=Budget(num_envs=40, decisions=100, iterations=50, eval_every=10, eval_episodes=100),
+    budgets={"resip": Budget(num_envs=40, decisions=300, iterations=100, eval_every=10, eval_episodes=100)},
     distill=Distill(fit=BC(grad_steps=5_000, batch=512, ema_decay=0.99)),
 )
 
