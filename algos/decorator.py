@@ -24,7 +24,7 @@ from .residual_env import ResidualEnv
 from .sac import SAC, SACState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolicyDecorator(SAC):
     """Policy Decorator. Defaults are the official ones for PegInsertion with a diffusion base and 16 environments.
 

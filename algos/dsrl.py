@@ -40,7 +40,7 @@ from .sac import SAC, SACState
 from .td import chunk_return, td_loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DSRLSAC(SAC):
     """DSRL-SAC. Defaults are the official ones but for network sizes, which are those of Hopper.
 
@@ -124,7 +124,7 @@ class DSRLState(SACState):
         return super().optimizers() | {"noise_critic": self.noise_optimizer}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DSRL(DSRLSAC):
     """DSRL-NA. Defaults are the official ones for Hopper; there the bound is 1, whatever its configuration says.
 

@@ -26,6 +26,7 @@ from ..shapes import Float
 from ..spec import ArraySpec, EnvSpec, PolicySpec
 from .descent import descend
 from .ema import average_of, update_average
+from .offpolicy import OffPolicySettings
 from .replay import Experience
 from .td import chunk_return, td_loss
 
@@ -72,8 +73,8 @@ class Temperature(nn.Module):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 
 
-@dataclass(frozen=True)
-class SAC:
+@dataclass(frozen=True, kw_only=True)
+class SAC(OffPolicySettings):
     """The hyperparameters are the fields; defaults are the paper's."""
 
     actor: GaussianMLP = field(default_factory=lambda: GaussianMLP((256, 256), "relu"))
@@ -108,15 +109,10 @@ class SAC:
     """actions per decision in a plain environment"""
     n_obs_steps: int = 1
     """observations the policy sees in a plain environment without a base policy"""
-    batch: int = 256
-    replay: int = 1_000_000
-    warmup: int = 1_000
-    utd: float = 1.0
-    train_every: int = 1
-    demo_share: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(1, self, "batch", "replay", "train_every", "n_action_steps", "n_obs_steps")
+        super().__post_init__()
+        at_least(1, self, "n_action_steps", "n_obs_steps")
         at_least(0, self, "actor_lr", "critic_lr", "alpha_lr", "alpha_floor")
         fractions(self, "gamma", "tau")
         positive(self, "reward_scale")
