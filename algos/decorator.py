@@ -50,7 +50,7 @@ class PolicyDecorator(SAC):
     actor_lr: float = 1e-4
     critic_lr: float = 1e-4
     alpha_lr: float = 1e-4
-    grad_clip: float | None = 50.0
+    max_grad_norm: float | None = 50.0
     batch: int = 1024
     warmup: int = 8_000
     utd: float = 0.25

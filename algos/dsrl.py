@@ -229,7 +229,7 @@ class DSRL(DSRLSAC):
         with torch.no_grad():
             target = state.q(features, executed)
         loss = 0.5 * td_loss(state.noise_q(features, w), target)
-        descend(state.noise_optimizer, loss, self.grad_clip)
+        descend(state.noise_optimizer, loss, self.max_grad_norm)
         return {"noise_critic_loss": loss.detach()}
 
     def _distils(self, step: int) -> bool:

@@ -101,8 +101,8 @@ class SAC(OffPolicySettings):
     """the temperature falls no lower"""
     entropy_in_backup: bool = True
     """the next state is worth its entropy too"""
-    grad_clip: float | None = None
-    """largest norm of a gradient, for actor and critics each"""
+    max_grad_norm: float | None = None
+    """bound of the gradients' norm, of actor and critics each"""
     sample: bool = False
     """the policy that is evaluated and saved draws its actions; otherwise it takes the mode"""
     n_action_steps: int = 1
@@ -116,7 +116,7 @@ class SAC(OffPolicySettings):
         at_least(0, self, "actor_lr", "critic_lr", "alpha_lr", "alpha_floor")
         fractions(self, "gamma", "tau")
         positive(self, "reward_scale")
-        positive_or_none(self, "grad_clip")
+        positive_or_none(self, "max_grad_norm")
         if not self.alpha > 0:
             raise UserError(
                 f"alpha must be positive, got {self.alpha}: a small one such as 1e-8 explores hardly at all"
@@ -218,7 +218,7 @@ class SAC(OffPolicySettings):
         """Move every critic towards the target."""
         q = state.q(features, action)
         loss = 0.5 * td_loss(q, target)
-        descend(state.critic_optimizer, loss, self.grad_clip)
+        descend(state.critic_optimizer, loss, self.max_grad_norm)
         return {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_step(
@@ -239,7 +239,7 @@ class SAC(OffPolicySettings):
         alpha = log_alpha.detach().exp()
         loss = (alpha * log_prob - aggregate(q(features, action), self.aggregate, generator)).mean()
         # Only the actor's gradients are computed: those of the critics' weights would be thrown away.
-        descend(state.actor_optimizer, loss, self.grad_clip, state.actor.network.parameters())
+        descend(state.actor_optimizer, loss, self.max_grad_norm, state.actor.network.parameters())
         if self.alpha_floor > 0:
             log_alpha.data.clamp_(min=math.log(self.alpha_floor))
         return {"actor_loss": loss.detach(), "alpha": alpha, "entropy": entropy}

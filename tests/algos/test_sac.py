@@ -165,7 +165,7 @@ def test_options():
     torch.testing.assert_close(hard.next_value(state, features, eps, g()), plain)
     alpha = state.temperature.log_alpha.exp()
     torch.testing.assert_close(soft.next_value(state, features, eps, g()), (plain - alpha * log_prob).detach())
-    clipped = SAC(**base, grad_clip=1e-3)
+    clipped = SAC(**base, max_grad_norm=1e-3)
     state = clipped.init(None, SPEC)
     clipped.update(state, data, g())
     norm = torch.cat([p.grad.flatten() for p in state.q.parameters()]).norm()
