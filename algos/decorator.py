@@ -82,10 +82,9 @@ class PolicyDecorator(SAC):
         shape = (len(features), state.actor.spec.action.dim)
         eps = torch.randn(shape, generator=generator, device=features.device, dtype=features.dtype)
         draw = torch.rand(len(features), shape[1] + 1, generator=generator, device=features.device)
-        warm = state.decisions >= self.warmup
-        u = state.actor.network.sample(features, eps)[0] if warm else 2 * draw[:, 1:].to(features) - 1
         share = min(state.decisions / self.explore_steps, 1.0) if self.explore_steps else 1.0
-        state.decisions += len(features)
+        warm = self.warmed_up(state, len(features))
+        u = state.actor.network.sample(features, eps)[0] if warm else 2 * draw[:, 1:].to(features) - 1
         u = torch.where(draw[:, :1] < share, u, 0.0)[:, None]
         return u, {"action": u}
 

@@ -99,8 +99,7 @@ class DSRLSAC(SAC):
     ) -> Float[Tensor, "N D"]:
         """The actor's draw, in units of the bound; standard normal noise, the base's own habit, during warm-up."""
         eps = self._eps(state, len(features), generator)
-        warm = state.decisions >= self.warmup
-        state.decisions += len(features)
+        warm = self.warmed_up(state, len(features))
         return state.actor.network.sample(features, eps)[0] if warm else eps / self.space.bound
 
     def _eps(self, state: SACState, rows: int, generator: torch.Generator) -> Float[Tensor, "B D"]:

@@ -176,15 +176,19 @@ class SAC(OffPolicySettings):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Explore: physical chunks (N, n, A), and beside them the normalised ones; uniform over the limits at first."""
         actor, slots = state.actor, len(next(iter(obs.values())))
-        warm = state.decisions >= self.warmup
-        state.decisions += slots
-        if warm:
+        if self.warmed_up(state, slots):
             features = actor.features(obs)
             eps = torch.randn(slots, math.prod(actor.noise_shape), generator=generator, device=actor.device)
             action = actor.draw(features, eps)
         else:
             action = 2 * torch.rand(slots, *actor.noise_shape[1:], generator=generator, device=actor.device) - 1
         return actor.normalizer.denormalize(ACTION, action), {"action": action}
+
+    def warmed_up(self, state: SACState, slots: int) -> bool:
+        """Count a decision in every slot; the warm-up was over before it."""
+        before = state.decisions
+        state.decisions += slots
+        return before >= self.warmup
 
     # Learning
 
