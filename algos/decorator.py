@@ -24,7 +24,7 @@ from .residual_env import ResidualEnv
 from .sac import SAC, SACState
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolicyDecorator(SAC):
     """Policy Decorator. Defaults are the official ones for PegInsertion with a diffusion base and 16 environments.
 
@@ -50,7 +50,7 @@ class PolicyDecorator(SAC):
     actor_lr: float = 1e-4
     critic_lr: float = 1e-4
     alpha_lr: float = 1e-4
-    grad_clip: float | None = 50.0
+    max_grad_norm: float | None = 50.0
     batch: int = 1024
     warmup: int = 8_000
     utd: float = 0.25
@@ -82,10 +82,9 @@ class PolicyDecorator(SAC):
         shape = (len(features), state.actor.spec.action.dim)
         eps = torch.randn(shape, generator=generator, device=features.device, dtype=features.dtype)
         draw = torch.rand(len(features), shape[1] + 1, generator=generator, device=features.device)
-        warm = state.decisions >= self.warmup
-        u = state.actor.network.sample(features, eps)[0] if warm else 2 * draw[:, 1:].to(features) - 1
         share = min(state.decisions / self.explore_steps, 1.0) if self.explore_steps else 1.0
-        state.decisions += len(features)
+        warm = self.warmed_up(state, len(features))
+        u = state.actor.network.sample(features, eps)[0] if warm else 2 * draw[:, 1:].to(features) - 1
         u = torch.where(draw[:, :1] < share, u, 0.0)[:, None]
         return u, {"action": u}
 

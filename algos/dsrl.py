@@ -40,7 +40,7 @@ from .sac import SAC, SACState
 from .td import chunk_return, td_loss
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DSRLSAC(SAC):
     """DSRL-SAC. Defaults are the official ones but for network sizes, which are those of Hopper.
 
@@ -99,8 +99,7 @@ class DSRLSAC(SAC):
     ) -> Float[Tensor, "N D"]:
         """The actor's draw, in units of the bound; standard normal noise, the base's own habit, during warm-up."""
         eps = self._eps(state, len(features), generator)
-        warm = state.decisions >= self.warmup
-        state.decisions += len(features)
+        warm = self.warmed_up(state, len(features))
         return state.actor.network.sample(features, eps)[0] if warm else eps / self.space.bound
 
     def _eps(self, state: SACState, rows: int, generator: torch.Generator) -> Float[Tensor, "B D"]:
@@ -124,7 +123,7 @@ class DSRLState(SACState):
         return super().optimizers() | {"noise_critic": self.noise_optimizer}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DSRL(DSRLSAC):
     """DSRL-NA. Defaults are the official ones for Hopper; there the bound is 1, whatever its configuration says.
 
@@ -229,7 +228,7 @@ class DSRL(DSRLSAC):
         with torch.no_grad():
             target = state.q(features, executed)
         loss = 0.5 * td_loss(state.noise_q(features, w), target)
-        descend(state.noise_optimizer, loss, self.grad_clip)
+        descend(state.noise_optimizer, loss, self.max_grad_norm)
         return {"noise_critic_loss": loss.detach()}
 
     def _distils(self, step: int) -> bool:

@@ -1,4 +1,4 @@
-"""What an off-policy algorithm is to the loop that runs it: nothing here computes.
+"""What an off-policy algorithm is to the loop that runs it, and the numbers of that loop: nothing here computes.
 
 The loop asks `act` for a decision in every slot, stores what came of it, and calls `update` with samples of the
 replay. Shapes: N slots, n executed actions, A action dim, T observations.
@@ -7,15 +7,41 @@ replay. Shapes: N slots, n executed actions, A action dim, T observations.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ..envs.vector import VectorEnv
+from ..errors import at_least, fractions, positive
 from ..policies.actor import Actor
 from ..spec import EnvSpec
 from .replay import Experience
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicySettings:
+    """Hyperparameters that the loop reads; a method inherits them."""
+
+    batch: int = 256
+    """transitions per gradient step"""
+    replay: int = 1_000_000
+    """transitions kept"""
+    warmup: int = 1_000
+    """decisions, over all slots, before the first gradient step"""
+    utd: float = 1.0
+    """gradient steps per decision of one slot"""
+    train_every: int = 1
+    """vector steps between blocks of gradient steps"""
+    demo_share: float = 0.0
+    """share of each batch drawn from demonstrations, where there are any (RLPD)"""
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "batch", "replay", "train_every")
+        at_least(0, self, "warmup")
+        positive(self, "utd")
+        fractions(self, "demo_share")
 
 
 @runtime_checkable

@@ -23,23 +23,16 @@ from ..policies.policy import ACTION, Policy
 from ..shapes import Float
 from ..spec import EnvSpec
 from .ema import update_average
+from .offpolicy import OffPolicySettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class QLearning:
+class QLearning(OffPolicySettings):
     """Hyperparameters of every method of the family."""
 
-    batch: int = 256
-    replay: int = 1_000_000
-    """transitions kept"""
     warmup: int = 5_000
-    """decisions before the first gradient step (IDQL, QC)"""
-    utd: float = 1.0
-    """gradient steps per decision of one slot"""
-    train_every: int = 1
-    """vector steps between blocks of gradient steps"""
+    """decisions, over all slots, before the first gradient step (IDQL, QC)"""
     demo_share: float = 0.5
-    """share of each batch drawn from demonstrations, where there are any (RLPD)"""
     critic: QMLP = field(default_factory=QMLP)
     lr: float = 3e-4
     """of the policy; Adam"""
@@ -69,7 +62,8 @@ class QLearning:
     """bound of the gradients' norm, of policy and critics each"""
 
     def __post_init__(self) -> None:
-        at_least(1, self, "batch", "candidates", "train_every", "ema_every")
+        super().__post_init__()
+        at_least(1, self, "candidates", "ema_every")
         at_least(0, self, "lr", "critic_lr", "explore_std", "act_after")
         fractions(self, "gamma", "tau", "ema_decay")
         positive(self, "reward_scale")

@@ -26,6 +26,7 @@ from ..shapes import Float
 from ..spec import ArraySpec, EnvSpec, PolicySpec
 from .descent import descend
 from .ema import average_of, update_average
+from .offpolicy import OffPolicySettings
 from .replay import Experience
 from .td import chunk_return, td_loss
 
@@ -72,8 +73,8 @@ class Temperature(nn.Module):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 
 
-@dataclass(frozen=True)
-class SAC:
+@dataclass(frozen=True, kw_only=True)
+class SAC(OffPolicySettings):
     """The hyperparameters are the fields; defaults are the paper's."""
 
     actor: GaussianMLP = field(default_factory=lambda: GaussianMLP((256, 256), "relu"))
@@ -100,27 +101,22 @@ class SAC:
     """the temperature falls no lower"""
     entropy_in_backup: bool = True
     """the next state is worth its entropy too"""
-    grad_clip: float | None = None
-    """largest norm of a gradient, for actor and critics each"""
+    max_grad_norm: float | None = None
+    """bound of the gradients' norm, of actor and critics each"""
     sample: bool = False
     """the policy that is evaluated and saved draws its actions; otherwise it takes the mode"""
     n_action_steps: int = 1
     """actions per decision in a plain environment"""
     n_obs_steps: int = 1
     """observations the policy sees in a plain environment without a base policy"""
-    batch: int = 256
-    replay: int = 1_000_000
-    warmup: int = 1_000
-    utd: float = 1.0
-    train_every: int = 1
-    demo_share: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(1, self, "batch", "replay", "train_every", "n_action_steps", "n_obs_steps")
+        super().__post_init__()
+        at_least(1, self, "n_action_steps", "n_obs_steps")
         at_least(0, self, "actor_lr", "critic_lr", "alpha_lr", "alpha_floor")
         fractions(self, "gamma", "tau")
         positive(self, "reward_scale")
-        positive_or_none(self, "grad_clip")
+        positive_or_none(self, "max_grad_norm")
         if not self.alpha > 0:
             raise UserError(
                 f"alpha must be positive, got {self.alpha}: a small one such as 1e-8 explores hardly at all"
@@ -180,15 +176,19 @@ class SAC:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Explore: physical chunks (N, n, A), and beside them the normalised ones; uniform over the limits at first."""
         actor, slots = state.actor, len(next(iter(obs.values())))
-        warm = state.decisions >= self.warmup
-        state.decisions += slots
-        if warm:
+        if self.warmed_up(state, slots):
             features = actor.features(obs)
             eps = torch.randn(slots, math.prod(actor.noise_shape), generator=generator, device=actor.device)
             action = actor.draw(features, eps)
         else:
             action = 2 * torch.rand(slots, *actor.noise_shape[1:], generator=generator, device=actor.device) - 1
         return actor.normalizer.denormalize(ACTION, action), {"action": action}
+
+    def warmed_up(self, state: SACState, slots: int) -> bool:
+        """Count a decision in every slot; the warm-up was over before it."""
+        before = state.decisions
+        state.decisions += slots
+        return before >= self.warmup
 
     # Learning
 
@@ -222,7 +222,7 @@ class SAC:
         """Move every critic towards the target."""
         q = state.q(features, action)
         loss = 0.5 * td_loss(q, target)
-        descend(state.critic_optimizer, loss, self.grad_clip)
+        descend(state.critic_optimizer, loss, self.max_grad_norm)
         return {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
     def actor_step(
@@ -243,7 +243,7 @@ class SAC:
         alpha = log_alpha.detach().exp()
         loss = (alpha * log_prob - aggregate(q(features, action), self.aggregate, generator)).mean()
         # Only the actor's gradients are computed: those of the critics' weights would be thrown away.
-        descend(state.actor_optimizer, loss, self.grad_clip, state.actor.network.parameters())
+        descend(state.actor_optimizer, loss, self.max_grad_norm, state.actor.network.parameters())
         if self.alpha_floor > 0:
             log_alpha.data.clamp_(min=math.log(self.alpha_floor))
         return {"actor_loss": loss.detach(), "alpha": alpha, "entropy": entropy}

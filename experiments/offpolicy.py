@@ -5,7 +5,6 @@ Metrics stay on the device until an iteration ends, so that no gradient step wai
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..algos.disk_replay import DiskReplay
 from ..algos.offpolicy import OffPolicy, OffPolicyState
 from ..algos.replay import Experience, Replay, mixed
 from ..datasets.episodes import Episodes
-from ..errors import UserError, at_least
+from ..errors import UserError
 from ..policies.policy import Policy
 from .demonstrations import demonstrations
 from .learner import Learner, training_metrics
@@ -195,12 +194,6 @@ def check_settings(algo: OffPolicy, budget: Budget) -> None:
     Raises:
         UserError: naming the one at fault.
     """
-    at_least(1, algo, "batch", "replay", "train_every")
-    at_least(0, algo, "warmup")
-    if not 0 < algo.utd < math.inf:
-        raise UserError(f"utd must be positive, got {algo.utd:g}: a number of gradient steps per decision")
-    if not 0 <= algo.demo_share <= 1:
-        raise UserError(f"demo_share {algo.demo_share:g} must lie between 0 and 1")
     decisions = budget.iterations * budget.decisions * budget.num_envs
     if budget.iterations and decisions <= algo.warmup:
         raise UserError(

@@ -21,7 +21,9 @@ SMALL = GaussianMLP((32, 32), "relu", last_gain=0.01)
 
 def test_policy_decorator_corrects_a_base():
     torch.manual_seed(0)
-    algo = PolicyDecorator(SMALL, QMLP((32, 32), "relu"), scale=0.5, explore_steps=400, warmup=100, batch=64)
+    algo = PolicyDecorator(
+        actor=SMALL, critic=QMLP((32, 32), "relu"), scale=0.5, explore_steps=400, warmup=100, batch=64
+    )
     algo = replace(algo, actor_lr=2e-3, critic_lr=2e-3, alpha_lr=2e-3, utd=0.5, alpha=0.1, target_entropy=-2.0)
     policy, env, g = lopsided(), fork(), generator()
     wrapped = algo.wrap(policy, env, g)
@@ -32,7 +34,7 @@ def test_policy_decorator_corrects_a_base():
 
 def test_exploration_is_switched_on_little_by_little():
     policy = base()
-    algo = PolicyDecorator(SMALL, explore_steps=1000, warmup=500)
+    algo = PolicyDecorator(actor=SMALL, explore_steps=1000, warmup=500)
     env = algo.wrap(policy, line(), generator())
     assert isinstance(env, ResidualEnv)
     state, g = algo.init(policy, env.spec), generator()
@@ -51,7 +53,7 @@ def test_exploration_is_switched_on_little_by_little():
 @pytest.mark.parametrize("sees", ["sum", "both"])
 def test_critics_see_the_executed_action_or_both_parts(sees):
     policy = base()
-    algo = PolicyDecorator(SMALL, QMLP((16,), "relu"), critic_sees=sees, scale=0.2)
+    algo = PolicyDecorator(actor=SMALL, critic=QMLP((16,), "relu"), critic_sees=sees, scale=0.2)
     state = algo.init(policy, algo.wrap(policy, line(), generator()).spec)
     assert isinstance(state.q, ResidualQ)
     features, u = torch.randn(5, 8), torch.rand(5, 1, 2)
@@ -62,7 +64,7 @@ def test_critics_see_the_executed_action_or_both_parts(sees):
 
 
 def test_a_corrected_policy_loads_without_flags(tmp_path):
-    actor = PolicyDecorator(SMALL).init(base("ddpm"), line().spec).actor
+    actor = PolicyDecorator(actor=SMALL).init(base("ddpm"), line().spec).actor
     jolt(actor.network)
     comes_back(actor, tmp_path)
 

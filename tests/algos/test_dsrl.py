@@ -164,7 +164,7 @@ def test_the_floor_of_the_temperature_holds():
 
 
 def test_the_bound_of_gradients_holds_for_the_noise_critic_too():
-    algo, policy = DSRL(**SMALL, grad_clip=1e-3), base()
+    algo, policy = DSRL(**SMALL, max_grad_norm=1e-3), base()
     state = algo.init(policy, line().spec)
     algo.update(state, batch_of(policy), generator())
     norm = torch.cat([p.grad.flatten() for p in state.noise_q.parameters()]).norm()

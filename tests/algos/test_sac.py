@@ -165,7 +165,7 @@ def test_options():
     torch.testing.assert_close(hard.next_value(state, features, eps, g()), plain)
     alpha = state.temperature.log_alpha.exp()
     torch.testing.assert_close(soft.next_value(state, features, eps, g()), (plain - alpha * log_prob).detach())
-    clipped = SAC(**base, grad_clip=1e-3)
+    clipped = SAC(**base, max_grad_norm=1e-3)
     state = clipped.init(None, SPEC)
     clipped.update(state, data, g())
     norm = torch.cat([p.grad.flatten() for p in state.q.parameters()]).norm()
@@ -225,7 +225,7 @@ def walk(choose, steps=20):
 
 def test_learns_to_come_home():
     """Nearly as well as going straight home; episodes end by time alone, so every value bootstraps."""
-    algo = SAC(GaussianMLP((32, 32)), QMLP((32, 32), "relu"), actor_lr=3e-3, critic_lr=3e-3, alpha_lr=3e-3,
+    algo = SAC(actor=GaussianMLP((32, 32)), critic=QMLP((32, 32), "relu"), actor_lr=3e-3, critic_lr=3e-3, alpha_lr=3e-3,
                gamma=0.9, warmup=320, batch=64)  # fmt: skip
     spec = EnvSpec("Line-v0", {"x": ArraySpec((1,))}, ArraySpec((1,), low=(-0.3,), high=(0.3,)), 10.0, 20)
     torch.manual_seed(0)
