@@ -33,7 +33,7 @@ CHUNK, STEPS, STORED = 4, 4, 10_000
 """DSRL runs 20 steps a call; fewer at a time are less often interrupted by whatever else runs"""
 HIDDEN = (128, 128, 128)
 DSRL = SAC(actor=GaussianMLP(HIDDEN, "tanh", "before"), critic=QMLP(HIDDEN, "tanh", 2, "before"), target_entropy=0.0)
-GYM = SAC(GaussianMLP((256, 256), log_std_range=(-20.0, 2.0)), QMLP((256, 256), "relu"), warmup=100)
+GYM = SAC(actor=GaussianMLP((256, 256), log_std_range=(-20.0, 2.0)), critic=QMLP((256, 256), "relu"), warmup=100)
 """the peer's defaults"""
 
 
