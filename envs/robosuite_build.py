@@ -9,10 +9,7 @@
 Everything is told so that both behave as 1.4, from which robomimic's data sets come.
 """
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
-# (the suite may be absent)
-
-# pyright: reportAttributeAccessIssue=false
-# (MuJoCo's compiled module has no stubs)
+# (the suite may be absent, and MuJoCo's compiled module has no stubs)
 
 from __future__ import annotations
 
