@@ -47,7 +47,9 @@ suite: $(DEV)
 	@echo "== pytest"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-SUITES ?= robotics pusht metaworld ogbench aloha robosuite
+SUITES ?= robotics pusht metaworld ogbench aloha robosuite libero
+# LIBERO's own virtual environment, with its meshes and textures.
+export NOISEPILOT_LIBERO ?= $(abspath $(VENV))/libero
 
 test-suites: $(DEV)
 	@echo "== installing $(SUITES)"

@@ -11,7 +11,6 @@ from noisepilot.envs import libero, libero_assets, make_core
 from noisepilot.envs.remote import make_remote
 from noisepilot.errors import UserError
 
-from . import libero_slow
 from .common import expert_success, need
 
 need("libero")
@@ -165,7 +164,7 @@ def test_the_expert_puts_the_bowl_on_the_plate(stove):
 def test_quicker_steps_are_the_same_to_the_bit(monkeypatch):
     """The expert's episode until the bowl is in the air, and the same actions as robosuite steps them."""
     quick = make_core(BOWL)
-    slow = f"{libero_slow.__name__}:{libero_slow.open_slow.__name__}"
+    slow = "noisepilot.tests.suites.libero_slow:open_slow"
     monkeypatch.setattr(libero, "make_remote", lambda _, *rest: make_remote(slow, *rest))
     cores = quick, make_core(BOWL)
     low = [core.reset([3])["object"][0, 2] for core in cores]
