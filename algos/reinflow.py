@@ -72,8 +72,7 @@ class NoiseNetwork(nn.Module):
         self.config, self.upper = config, config.max_std
         self.chunk = (policy.spec.horizon, policy.spec.action.dim)
         self.fixed = policy.config.sampler.steps - learned
-        condition = policy.config.network.condition_hidden
-        known = (condition[-1] if condition else policy.feature_dim) + config.sees_time * policy.network.time_dim
+        known = policy.network.condition_dim + config.sees_time * policy.network.time_dim
         self.trunk = trunk((known, *config.hidden, math.prod(self.chunk)), config.activation, residual=False)
 
     def forward(self, times: Float[Tensor, "K E"], condition: Float[Tensor, "B C"]) -> Float[Tensor, "B K H A"]:

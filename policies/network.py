@@ -1,4 +1,4 @@
-"""Networks that see a noisy chunk, a time and an observation.
+"""The denoising MLP, and the layers that other networks share with it.
 
 Shapes: B batch, H horizon, A action dim, F features of the observation, C condition, E time embedding, K steps.
 """
@@ -16,6 +16,7 @@ from torch.nn.functional import linear
 from ..errors import UserError
 from ..shapes import Float
 from .activation import Activation, Mish, activation
+from .denoiser import Denoiser, Sizes
 from .sampler import Step
 
 
@@ -40,9 +41,9 @@ class MLP:
         if self.time_dim and (self.time_dim < 4 or self.time_dim % 2):
             raise UserError(f"time_dim {self.time_dim} must be 0, or even (half sines, half cosines) and at least 4")
 
-    def build(self, features: int, horizon: int, action_dim: int) -> DenoisingMLP:
-        """The network for F = features and chunks of (horizon, action_dim)."""
-        return DenoisingMLP(self, features, horizon, action_dim)
+    def build(self, sizes: Sizes) -> DenoisingMLP:
+        """The network for observations and chunks of these sizes."""
+        return DenoisingMLP(self, sizes)
 
 
 class ResidualBlock(nn.Module):
@@ -130,12 +131,12 @@ def _required(d: Tensor | None) -> Tensor:
     return d
 
 
-class DenoisingMLP(nn.Module):
+class DenoisingMLP(Denoiser):
     """[chunk, time embedding, condition] -> residual MLP -> chunk."""
 
-    def __init__(self, config: MLP, features: int, horizon: int, action_dim: int) -> None:
+    def __init__(self, config: MLP, sizes: Sizes) -> None:
         super().__init__()
-        self.chunk = (horizon, action_dim)
+        self.chunk = (sizes.horizon, sizes.action_dim)
         self.add = config.combine == "add"
         if config.time_dim:
             self.time_embedding = TimeEmbedding(config.time_dim, config.step_size)
@@ -143,11 +144,13 @@ class DenoisingMLP(nn.Module):
         else:
             self.time_embedding, self.time_dim = PlainTime(config.step_size), 1 + config.step_size
         widths = config.condition_hidden
+        features = sizes.features
         self.condition = trunk((features, *widths), config.activation, residual=False) if widths else nn.Identity()
-        known = (self.time_dim, widths[-1] if widths else features)
+        self.condition_dim = widths[-1] if widths else features
+        known = (self.time_dim, self.condition_dim)
         if self.add and known[0] != known[1]:
             raise UserError(f"combine 'add' needs time_dim {known[0]} equal to the condition's width {known[1]}")
-        flat = horizon * action_dim
+        flat = sizes.horizon * sizes.action_dim
         width_in = flat + (known[0] if self.add else sum(known))
         self.trunk = trunk((width_in, *config.hidden, flat), config.activation, config.residual)
 

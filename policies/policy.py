@@ -18,8 +18,9 @@ from torch import Tensor
 from ..errors import UserError
 from ..shapes import Float, Int
 from ..spec import ArraySpec, EnvSpec, PolicySpec
+from .denoiser import Denoiser, Sizes
 from .module import ActorModule
-from .network import MLP, DenoisingMLP
+from .network import MLP
 from .normalizer import Normalizer
 from .objective import Consistency, Matching, MeanFlow, Shortcut
 from .path import CosinePath, LinearPath, Predicts, VPPath, data_from_output, training_target
@@ -99,13 +100,19 @@ class Policy(ActorModule):
         config.path.grid(config.sampler.steps)  # refuses more steps than the path has
         self.config, self.spec = config, spec
         self.normalizer = Normalizer({**spec.obs, ACTION: spec.action})
-        self.network = config.network.build(self.feature_dim, spec.horizon, spec.action.dim)
+        self.network = config.network.build(self.sizes)
         self.prefix = copy.deepcopy(self.network).requires_grad_(False) if config.tuned_from > 0 else None
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the network is built for."""
+        spec = self.spec
+        return Sizes(tuple(s.dim for s in spec.obs.values()), spec.n_obs_steps, spec.horizon, spec.action.dim)
 
     @property
     def feature_dim(self) -> int:
         """F: length of the normalised, flat observation."""
-        return self.spec.n_obs_steps * sum(s.dim for s in self.spec.obs.values())
+        return self.sizes.features
 
     # Observations
 
@@ -156,7 +163,7 @@ class Policy(ActorModule):
             n = 1 + self.config.sampler.steps if steps else 1
         return torch.randn(batch, n, horizon, dim, generator=generator, device=self.device, dtype=self.dtype)
 
-    def embed_times(self, network: DenoisingMLP | None = None) -> Float[Tensor, "K E"]:
+    def embed_times(self, network: Denoiser | None = None) -> Float[Tensor, "K E"]:
         """What the (or another) network makes of the sampler's times and step sizes."""
         steps = self.config.sampler.steps
         values = (self.config.path.inputs(steps), np.diff(self.transitions().t))

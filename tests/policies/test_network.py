@@ -5,10 +5,12 @@ import torch
 
 from noisepilot.errors import UserError
 from noisepilot.policies import MLP, CriticMLP
+from noisepilot.policies.denoiser import Denoiser, Sizes
 from noisepilot.policies.network import TimeEmbedding
 
 from .toys import generator
 
+SIZES = Sizes((3,), 1, 4, 2)
 CONFIGS = [
     MLP((8, 8, 8), time_dim=4),
     MLP((8, 8, 8, 8, 8), (6, 5), time_dim=6, activation="mish"),
@@ -23,28 +25,29 @@ CONFIGS = [
 @pytest.mark.parametrize("batch", [1, 5])
 def test_fold_equals_forward(config, batch):
     torch.manual_seed(0)
-    network = config.build(3, 4, 2).double()
+    network = config.build(SIZES).double()
     features, x = torch.randn(batch, 3, dtype=torch.float64), torch.randn(batch, 4, 2, dtype=torch.float64)
     condition = network.condition(features)
     times = network.time_embedding(torch.arange(6, dtype=torch.float64))
-    step = network.fold(times, condition)
+    step, plain = network.fold(times, condition), Denoiser.fold(network, times, condition)
     for k in range(6):
         forward = network(x, times[k].expand(batch, -1), condition)
         assert forward.shape == x.shape
-        assert (step(k, x) - forward).abs().max() < 1e-12
+        for folded in (step, plain):
+            assert (folded(k, x) - forward).abs().max() < 1e-12
 
 
 def test_sizes_follow_the_configuration():
-    network = MLP((8, 8, 8), (6,), time_dim=4).build(3, 4, 2)
+    network = MLP((8, 8, 8), (6,), time_dim=4).build(SIZES)
     assert network.trunk[0].in_features == 4 * 2 + 4 + 6
     assert network.trunk[-1].out_features == 8
     assert len(network.trunk) == 3  # in, one block of two layers, out
     assert not isinstance(network.condition, torch.nn.Identity)
-    assert isinstance(MLP().build(3, 4, 2).condition, torch.nn.Identity)
+    assert isinstance(MLP().build(SIZES).condition, torch.nn.Identity)
 
 
 def test_times_are_told_apart():
-    embedding = MLP(time_dim=8).build(3, 4, 2).time_embedding
+    embedding = MLP(time_dim=8).build(SIZES).time_embedding
     assert isinstance(embedding, TimeEmbedding)
     shown = embedding[0](torch.arange(100.0))
     assert shown.shape == (100, 8)
@@ -57,14 +60,14 @@ def test_times_are_told_apart():
 
 def test_time_may_be_shown_as_it_is():
     t, d = torch.tensor([0.25, 0.5]), torch.tensor([0.1, 0.2])
-    assert MLP(time_dim=0).build(3, 4, 2).time_embedding(t).tolist() == [[0.25], [0.5]]
-    both = MLP(time_dim=0, step_size=True).build(3, 4, 2).time_embedding(t, d)
+    assert MLP(time_dim=0).build(SIZES).time_embedding(t).tolist() == [[0.25], [0.5]]
+    both = MLP(time_dim=0, step_size=True).build(SIZES).time_embedding(t, d)
     assert (both == torch.stack([t, d], 1)).all()
 
 
 def test_added_embeddings_must_be_equally_wide():
     with pytest.raises(UserError, match="combine 'add'"):
-        MLP(time_dim=8, combine="add").build(3, 4, 2)
+        MLP(time_dim=8, combine="add").build(SIZES)
 
 
 def test_critic_sees_the_observation_alone():

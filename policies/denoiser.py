@@ -1,0 +1,58 @@
+"""What a policy needs of its network, whatever it is made of.
+
+Shapes: B batch, T observations, H horizon, A action dim, F features of the observation, C condition, E time
+embedding, K steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..shapes import Float
+from .sampler import Step
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a network is built for."""
+
+    obs: tuple[int, ...]
+    """length of each observation at one time; features hold one after the other, each with all its times"""
+    n_obs_steps: int
+    """T"""
+    horizon: int
+    """H"""
+    action_dim: int
+    """A"""
+
+    @property
+    def features(self) -> int:
+        """F: length of the flat observation."""
+        return self.n_obs_steps * sum(self.obs)
+
+
+class Denoiser(nn.Module):
+    """A network that sees a noisy chunk, a time and an observation, in three parts that are called as often as needed.
+
+    A subclass has `time_embedding`, a module from times (B,), and step sizes where it sees them, to (B, E), and
+    `condition`, a module from features (B, F) to the condition (B, C).
+    """
+
+    time_embedding: nn.Module
+    condition: nn.Module
+    time_dim: int
+    """E"""
+    condition_dim: int
+    """C"""
+
+    def forward(
+        self, x: Float[Tensor, "B H A"], time: Float[Tensor, "B E"], condition: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "B H A"]:
+        """One call per row; `time` comes from `time_embedding`, `condition` from `condition`."""
+        raise NotImplementedError
+
+    def fold(self, times: Float[Tensor, "K E"], condition: Float[Tensor, "B C"]) -> Step:
+        """The same network for walking a chain; subclasses compute what does not depend on the chunk once."""
+        return lambda k, x: self(x, times[k].expand(len(x), -1), condition)
