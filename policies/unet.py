@@ -208,7 +208,9 @@ class ConditionalUNet(Denoiser):
             both = torch.cat([time, condition], 1)
             return Known([block.modulation(both) for block in self.blocks()], None)
         columns = condition.unflatten(1, (-1, self.horizon))
-        return Known([block.modulation(time) for block in self.blocks()], self.local(columns, self.local.modulation(time)))
+        return Known(
+            [block.modulation(time) for block in self.blocks()], self.local(columns, self.local.modulation(time))
+        )
 
     def walk(self, x: Float[Tensor, "B H A"], known: Known) -> Float[Tensor, "B H A"]:
         """What does."""
