@@ -14,7 +14,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-
 ROWS, LARGE = 16, 2**20
 """rows from which, or elements from which, convolutions gain"""
 

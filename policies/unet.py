@@ -12,8 +12,9 @@ F features of the observation, D their number at one time, C condition, E time e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from .activation import Mish
 from .denoiser import Denoiser, Sizes
 from .network import TimeEmbedding, check_time_dim, trunk
 from .sampler import Step
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -182,10 +185,10 @@ class ConditionalUNet(Denoiser):
         halve = [nn.Conv1d(w, w, 3, stride=2, padding=1) for w in dims[:-1]]
         double = [nn.ConvTranspose1d(w, w, 4, stride=2, padding=1) for w in dims[-2::-1]]
         levels = zip((sizes.action_dim, *dims), dims, [*halve, nn.Identity()], strict=False)
-        self.down = nn.ModuleList(Level(v, w, known, config, resample) for v, w, resample in levels)
-        self.middle = nn.ModuleList(Block(dims[-1], dims[-1], known, config) for _ in range(2))
+        self.down = _modules([Level(v, w, known, config, resample) for v, w, resample in levels])
+        self.middle = _modules([Block(dims[-1], dims[-1], known, config) for _ in range(2)])
         levels = zip(dims[:0:-1], dims[-2::-1], double, strict=True)
-        self.up = nn.ModuleList(Level(2 * v, w, known, config, resample) for v, w, resample in levels)
+        self.up = _modules([Level(2 * v, w, known, config, resample) for v, w, resample in levels])
         self.last = _convolution(dims[0], dims[0], config, config.last_groups)
         self.out = nn.Conv1d(dims[0], sizes.action_dim, 1)
 
@@ -231,9 +234,12 @@ class ConditionalUNet(Denoiser):
 
     def blocks(self) -> list[Block]:
         """Those on the chunk's way, in order."""
-        pairs = [[level.first, level.second] for level in (*self.down, *self.up)]
-        pairs.insert(len(self.down), list(self.middle))
-        return [block for pair in pairs for block in pair]
+        down, up = ([b for level in levels for b in (level.first, level.second)] for levels in (self.down, self.up))
+        return [*down, *self.middle, *up]
+
+
+def _modules(members: Sequence[M]) -> Sequence[M]:
+    return cast("Sequence[M]", nn.ModuleList(members))  # typed by what it holds
 
 
 def _convolution(width_in: int, width: int, config: UNet, groups: int) -> nn.Sequential:
