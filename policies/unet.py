@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,6 @@ from .activation import Mish
 from .denoiser import Denoiser, Sizes
 from .network import TimeEmbedding, check_time_dim, trunk
 from .sampler import Step
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -185,10 +183,13 @@ class ConditionalUNet(Denoiser):
         halve = [nn.Conv1d(w, w, 3, stride=2, padding=1) for w in dims[:-1]]
         double = [nn.ConvTranspose1d(w, w, 4, stride=2, padding=1) for w in dims[-2::-1]]
         levels = zip((sizes.action_dim, *dims), dims, [*halve, nn.Identity()], strict=False)
-        self.down = _modules([Level(v, w, known, config, resample) for v, w, resample in levels])
-        self.middle = _modules([Block(dims[-1], dims[-1], known, config) for _ in range(2)])
+        down = nn.ModuleList(Level(v, w, known, config, resample) for v, w, resample in levels)
+        middle = nn.ModuleList(Block(dims[-1], dims[-1], known, config) for _ in range(2))
         levels = zip(dims[:0:-1], dims[-2::-1], double, strict=True)
-        self.up = _modules([Level(2 * v, w, known, config, resample) for v, w, resample in levels])
+        up = nn.ModuleList(Level(2 * v, w, known, config, resample) for v, w, resample in levels)
+        # Typed by what they hold.
+        self.down, self.up = cast("Sequence[Level]", down), cast("Sequence[Level]", up)
+        self.middle = cast("Sequence[Block]", middle)
         self.last = _convolution(dims[0], dims[0], config, config.last_groups)
         self.out = nn.Conv1d(dims[0], sizes.action_dim, 1)
 
@@ -236,10 +237,6 @@ class ConditionalUNet(Denoiser):
         """Those on the chunk's way, in order."""
         down, up = ([b for level in levels for b in (level.first, level.second)] for levels in (self.down, self.up))
         return [*down, *self.middle, *up]
-
-
-def _modules(members: Sequence[M]) -> Sequence[M]:
-    return cast("Sequence[M]", nn.ModuleList(members))  # typed by what it holds
 
 
 def _convolution(width_in: int, width: int, config: UNet, groups: int) -> nn.Sequential:
