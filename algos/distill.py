@@ -17,6 +17,7 @@ from ..policies.network import MLP
 from ..policies.objective import Matching
 from ..policies.path import LinearPath
 from ..policies.policy import Policy
+from ..policies.unet import UNet
 from ..shapes import Float
 from .bc import BC, BCState
 
@@ -25,7 +26,7 @@ from .bc import BC, BCState
 class Distill:
     """Hyperparameters of distillation."""
 
-    network: MLP | None = None
+    network: MLP | UNet | None = None
     """the student's network; None: the teacher's"""
     fit: BC = field(default_factory=lambda: BC(grad_steps=20_000, batch=512, ema_decay=0.99))
     """optimiser settings"""

@@ -27,6 +27,7 @@ from ..policies.best_of import evaluate, propose
 from ..policies.critic import QMLP, aggregate
 from ..policies.network import MLP
 from ..policies.policy import Context, Policy
+from ..policies.unet import UNet
 from ..shapes import Float, Int
 from ..spec import EnvSpec
 from .descent import adam, descend
@@ -61,7 +62,7 @@ class DQL(QLearning):
     average: bool = True
     """next actions come from the policy's slow copy; False: from the policy"""
     ema_start: int = 1000
-    student: MLP | None = None
+    student: MLP | UNet | None = None
     """network of the student; None: like the policy's"""
     candidates: int = 50
     temperature: float | None = 1.0

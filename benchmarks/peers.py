@@ -13,16 +13,15 @@ from ..policies import CosinePath, Policy
 
 
 class PlainNetwork(nn.Module):
-    """[chunk, time embedding, state] through the same layers, with the same weights, at every step anew."""
+    """Chunk, time and state through the same layers, with the same weights, at every step anew."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self.time_embedding = copy.deepcopy(policy.network.time_embedding)
-        self.trunk = copy.deepcopy(policy.network.trunk)
+        self.network = copy.deepcopy(policy.network)
 
     def forward(self, x: Tensor, t: Tensor, state: Tensor) -> Tensor:
         """Chunk (B, H, A), time (B,) and state (B, F) to (B, H, A)."""
-        return self.trunk(torch.cat([x.flatten(1), self.time_embedding(t), state], 1)).view_as(x)
+        return self.network(x, self.network.time_embedding(t), self.network.condition(state))
 
 
 def diffusers_scheduler(policy: Policy) -> Any:

@@ -1,6 +1,7 @@
 """From observation to action chunk, noise included.
 
-Rows: `sampler/batch<B>/K<steps>/<variant>`, `rollout/batch40`, and `decision/<method>/<act or score>`.
+Rows: `sampler/batch<B>/K<steps>/<variant>`, `unet/<size>/<variant>`, `rollout/batch40`, and
+`decision/<method>/<act or score>`.
 
 Batch 1 is a robot's case and runs on one thread; larger batches take torch's own number of threads, ONNX Runtime
 always one. limit = max(2 B K W / GEMM rate, 4 W K / bandwidth), W weights of a folded step.
@@ -8,6 +9,7 @@ always one. limit = max(2 B K W / GEMM rate, 4 W K / bandwidth), W weights of a 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +31,7 @@ from ..policies.packed import packed
 from .limits import Limits, default_threads
 from .peers import DiffusersLoop
 from .race import Effort, Row, Variant, race, ratios, settings
-from .toys import chain_cost, make_flow, make_policy, observations
+from .toys import chain_cost, make_flow, make_policy, make_unet, observations, unet_cost
 
 
 def sampler(batch: int, steps: int, limits: Limits, effort: Effort) -> Iterator[Row]:
@@ -44,6 +46,26 @@ def sampler(batch: int, steps: int, limits: Limits, effort: Effort) -> Iterator[
     for name in peers:
         least = limits.seconds(*chain_cost(policy, batch), threads)
         yield _row(f"sampler/batch{batch}/K{steps}/{name}", seconds[name], least)
+
+
+def unet(size: str, limits: Limits, effort: Effort) -> Iterator[Row]:
+    """One row by DDIM-10, on one thread; `packed` has its weights laid out once, for many decisions."""
+    policy, fast = make_unet(size), limits.fast_matmul
+    obs, generator = observations(1, policy), torch.Generator().manual_seed(0)
+    exported = partial(_as_onnx(policy).act, {"state": obs["state"].numpy()}, generator=np.random.default_rng(0))
+    laid_out = copy.deepcopy(policy)
+    ours = {
+        "eager": Variant(partial(policy.act, obs, generator=generator), fast, 1),
+        "packed": Variant(partial(laid_out.act, obs, generator=generator), fast, 1),
+        "onnxruntime": Variant(exported, threads=1),
+    }
+    peers = _peers(policy, 1, 1, False)
+    with settings(fast, None), packed(laid_out, 1):
+        seconds = race({**ours, **peers}, effort)
+    least = limits.seconds(*unet_cost(policy), 1)
+    for name in (*ours, *peers):
+        faster = ratios(seconds, name, peers) if name in ours else None
+        yield _row(f"unet/{size}/{name}", seconds[name], least, faster)
 
 
 def rollout(limits: Limits, effort: Effort, batch: int = 40) -> Iterator[Row]:
@@ -103,7 +125,7 @@ def _ours(policy: Policy, batch: int, threads: int, fast: bool, effort: Effort) 
 
 
 def _peers(policy: Policy, batch: int, threads: int, fast: bool) -> dict[str, Variant]:
-    loop, state = DiffusersLoop(policy), observations(batch)["state"].flatten(1)
+    loop, state = DiffusersLoop(policy), observations(batch, policy)["state"].flatten(1)
     peers = {"diffusers": Variant(lambda: loop(state), threads=threads)}
     if fast and batch > 1:
         peers["diffusers+fast-kernels"] = Variant(lambda: loop(state), True, threads)

@@ -18,7 +18,7 @@ from .limits import Limits, default_threads
 from .offpolicy import diffusion_q_learning, flow_q_learning
 from .race import Effort, Row, settings
 from .sac import soft_actor_critic
-from .sampling import decision, rollout, sampler
+from .sampling import decision, rollout, sampler, unet
 from .stepping import TASKS, stepping
 from .training import behaviour_cloning, dppo_iteration, reinflow_iteration
 
@@ -29,6 +29,7 @@ CASES: dict[str, Case] = {
         for batch in (1, 40, 1000)
         for steps in (20, 10, 5, 1)
     },
+    **{f"unet/{size}": partial(unet, size) for size in ("small", "pusht")},
     "rollout/batch40": rollout,
     "decision": decision,
     **{f"env/{env}": partial(stepping, env) for env in TASKS},

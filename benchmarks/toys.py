@@ -1,7 +1,7 @@
 """The policy that is measured: DPPO's network for Gym (Hopper), random weights; and what it costs on paper.
 
 Observation 11, chunk 4 x 3, residual MLP (512, 512, 512), time embedding 16; cosine path of 20 levels. One step
-goes the straight path instead. Shapes: B batch, K steps.
+goes the straight path instead. Beside it two U-Nets. Shapes: B batch, K steps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..policies import LinearPath, Policy, PolicyConfig, Sampler
+from ..policies import CosinePath, LinearPath, Policy, PolicyConfig, Sampler, UNet
+from ..policies.network import DenoisingMLP
 from ..spec import ArraySpec
 from .limits import BYTES
 
@@ -30,17 +31,28 @@ def make_flow(steps: int) -> Policy:
     return _policy(PolicyConfig(path=LinearPath(), sampler=sampler, predicts="velocity"))
 
 
-def _policy(config: PolicyConfig) -> Policy:
+def make_unet(name: str) -> Policy:
+    """DDIM-10 of 100 levels by Diffusion Policy's U-Net for Push-T, or by DPPO's for robomimic's Square."""
+    sampler = Sampler(10, eta=0.0)
+    if name == "pusht":
+        config = PolicyConfig(UNet(), CosinePath(100), sampler, horizon=16, n_action_steps=8, n_obs_steps=2)
+        return _policy(config, 20, 2)
+    network = UNet((64, 128), time_dim=16, film_layers=3)
+    return _policy(PolicyConfig(network, CosinePath(100), sampler), 23, 7)
+
+
+def _policy(config: PolicyConfig, obs: int = OBS, action: int = ACTION) -> Policy:
     torch.manual_seed(0)
-    policy = Policy(config, config.spec({"state": ArraySpec((OBS,))}, ArraySpec((ACTION,))))
-    policy.normalizer.set("state", np.zeros(OBS), np.ones(OBS))
-    policy.normalizer.set("action", np.zeros(ACTION), np.ones(ACTION))
+    policy = Policy(config, config.spec({"state": ArraySpec((obs,))}, ArraySpec((action,))))
+    policy.normalizer.set("state", np.zeros(obs), np.ones(obs))
+    policy.normalizer.set("action", np.zeros(action), np.ones(action))
     return policy.eval()
 
 
-def observations(batch: int) -> dict[str, Tensor]:
-    """Random ones."""
-    return {"state": torch.randn(batch, 1, OBS, generator=torch.Generator().manual_seed(1))}
+def observations(batch: int, policy: Policy | None = None) -> dict[str, Tensor]:
+    """Random ones, for Hopper's state if no policy is given."""
+    shape = (policy.spec.n_obs_steps, *policy.spec.obs["state"].shape) if policy else (1, OBS)
+    return {"state": torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1))}
 
 
 def weights(module: nn.Module) -> int:
@@ -49,7 +61,8 @@ def weights(module: nn.Module) -> int:
 
 
 def chain_weights(policy: Policy) -> int:
-    """The same for one denoising step, where time and observation have been folded away."""
+    """The same for one denoising step of an MLP, where time and observation have been folded away."""
+    assert isinstance(policy.network, DenoisingMLP)
     trunk = policy.network.trunk
     first = trunk[0]
     assert isinstance(first, nn.Linear)
@@ -64,3 +77,22 @@ def chain_cost(policy: Policy, batch: int) -> tuple[float, float, int]:
     """
     steps, per_step = policy.config.sampler.steps, chain_weights(policy)
     return 2.0 * batch * steps * per_step, float(BYTES * per_step), steps
+
+
+@torch.no_grad()
+def unet_cost(policy: Policy) -> tuple[float, float, int]:
+    """The same for a U-Net and one row: a weight of a convolution multiplies at every step of its level."""
+    network, steps, found = policy.network, policy.config.sampler.steps, []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = layer.get_parameter("weight").numel()
+        found.append((weight, weight * (inputs if layer in doubling else (output,))[0].shape[2]))
+
+    doubling = [m for m in network.modules() if isinstance(m, nn.ConvTranspose1d)]
+    layers = [*doubling, *(m for m in network.modules() if isinstance(m, nn.Conv1d))]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    policy.act(observations(1, policy))
+    for hook in hooks:
+        hook.remove()
+    held, operations = (sum(column) for column in zip(*found, strict=True))
+    return 2.0 * operations, float(BYTES * held) / steps, steps

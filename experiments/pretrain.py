@@ -32,7 +32,8 @@ from .run_folder import RunFolder
 class Pretrain:
     """pretrain [RECIPE] [--kind KIND]: behaviour cloning; `noisepilot list` names recipes to start from.
 
-    Kinds of policy: diffusion, flow, shortcut, meanflow, consistency.
+    Kinds of policy: diffusion, flow, shortcut, meanflow, consistency. `--policy.network NAME` takes another network,
+    mlp or unet, and shows its options.
     """
 
     data: str

@@ -13,12 +13,15 @@ from ..algos.distill import Distill
 from ..algos.onpolicy import OnPolicy
 from ..algos.resip import ResiP
 from ..errors import UserError, at_least, unknown
+from ..policies.network import MLP
 from ..policies.objective import Consistency, MeanFlow, Shortcut
 from ..policies.path import LinearPath
 from ..policies.policy import PolicyConfig
+from ..policies.unet import UNet
 from .env_ref import EnvRef
 from .methods import METHODS, Algorithm
 
+NETWORKS: dict[str, MLP | UNet] = {"mlp": MLP(), "unet": UNet()}
 CURVE = 5
 """evaluations at least, of a run that is limited by seconds or compared with others"""
 
@@ -132,6 +135,19 @@ def kinds(diffusion: PolicyConfig) -> dict[str, PolicyConfig]:
         "meanflow": replace(one, network=sized, objective=MeanFlow()),
         "consistency": replace(one, objective=Consistency()),
     }
+
+
+def with_network(policy: PolicyConfig, name: str) -> PolicyConfig:
+    """The policy with another network, as it comes; with an empty name its own.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if not name:
+        return policy
+    if name not in NETWORKS:
+        raise unknown("network", name, NETWORKS)
+    return replace(policy, network=replace(NETWORKS[name], step_size=policy.network.step_size))
 
 
 def recipes() -> dict[str, Recipe]:

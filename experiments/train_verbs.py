@@ -10,21 +10,22 @@ from ..algos.onpolicy import OnPolicy
 from ..errors import UserError
 from .cli import parse, take_option, take_positional
 from .methods import METHODS
-from .recipe import get_recipe
+from .recipe import get_recipe, with_network
 
 if TYPE_CHECKING:
     from .finetune import Finetune
 
 
 def pretrain(argv: list[str]) -> int:
-    """`noisepilot pretrain [RECIPE] [--kind KIND]`: behaviour cloning with a recipe's settings."""
+    """`noisepilot pretrain [RECIPE] [--kind KIND] [--policy.network NAME]`: with a recipe's settings."""
     from .pretrain import Pretrain
     from .pretrain import pretrain as run
 
     name, argv = take_positional(argv, "default")
     kind, argv = take_option(argv, "--kind", "diffusion")
+    network, argv = take_option(argv, "--policy.network", "")
     recipe = get_recipe(name)
-    default = Pretrain("", "", recipe.env, recipe.kind(kind), recipe.bc)
+    default = Pretrain("", "", recipe.env, with_network(recipe.kind(kind), network), recipe.bc)
     config = parse(Pretrain, argv, f"noisepilot pretrain {name}", default)
     _require(config, "data", "out")
     print(f"pre-trained policy: {run(config).path}")
@@ -34,7 +35,7 @@ def pretrain(argv: list[str]) -> int:
 def finetune(argv: list[str]) -> int:
     """`noisepilot finetune [RECIPE] [--algo NAME] [--kind KIND] [--seeds N]`: with a recipe's settings.
 
-    Without --policy a fresh policy of that kind learns from --data.
+    Without --policy a fresh policy of that kind, with the network `--fresh.network NAME`, learns from --data.
     """
     from .finetune import Finetune
     from .finetune import finetune as run
@@ -46,10 +47,11 @@ def finetune(argv: list[str]) -> int:
     recipe = get_recipe(name)
     settings = recipe.algo(algo)
     kind, argv = take_option(argv, "--kind", METHODS[algo].fresh if algo in METHODS else "diffusion")
-    budget = recipe.budget_for(algo)
+    network, argv = take_option(argv, "--fresh.network", "")
+    fresh, budget = with_network(recipe.kind(kind), network), recipe.budget_for(algo)
     # An off-policy checkpoint holds the replay: no more of them than evaluations.
     every = 1 if isinstance(settings, OnPolicy) else max(1, budget.eval_every)
-    default = Finetune("", "", recipe.env, settings, budget, fresh=recipe.kind(kind), checkpoint_every=every)
+    default = Finetune("", "", recipe.env, settings, budget, fresh=fresh, checkpoint_every=every)
     config = parse(Finetune, argv, f"noisepilot finetune {name} --algo {algo}", default)
     _require(config, "out")
     runs = [run(run_config).path for run_config in _seeded(config, seeds)]

@@ -38,8 +38,8 @@ class MLP:
     """how the time embedding meets the condition; to be added they must be equally wide"""
 
     def __post_init__(self) -> None:
-        if self.time_dim and (self.time_dim < 4 or self.time_dim % 2):
-            raise UserError(f"time_dim {self.time_dim} must be 0, or even (half sines, half cosines) and at least 4")
+        if self.time_dim:
+            check_time_dim(self.time_dim, "0, or ")
 
     def build(self, sizes: Sizes) -> DenoisingMLP:
         """The network for observations and chunks of these sizes."""
@@ -57,6 +57,16 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, width) -> (B, width)."""
         return x + self.l2(self.act(self.l1(self.act(x))))
+
+
+def check_time_dim(dim: int, also: str = "") -> None:
+    """Refuse a time embedding that cannot be half sines, half cosines.
+
+    Raises:
+        UserError: naming its width.
+    """
+    if dim < 4 or dim % 2:
+        raise UserError(f"time_dim {dim} must be {also}even (half sines, half cosines) and at least 4")
 
 
 def check_widths(hidden: tuple[int, ...]) -> None:
@@ -101,9 +111,9 @@ class Sinusoid(nn.Module):
 class TimeEmbedding(nn.Sequential):
     """A time, or a time and the size of the step that starts there, embedded by a small network."""
 
-    def __init__(self, dim: int, step_size: bool) -> None:
-        widths = (2 * dim, dim, dim) if step_size else (dim, 2 * dim, dim)
-        super().__init__(Sinusoid(dim), nn.Linear(widths[0], widths[1]), Mish(), nn.Linear(widths[1], widths[2]))
+    def __init__(self, dim: int, hidden: int, step_size: bool) -> None:
+        waves = 2 * dim if step_size else dim
+        super().__init__(Sinusoid(dim), nn.Linear(waves, hidden), Mish(), nn.Linear(hidden, dim))
         self.step_size = step_size
 
     def forward(self, t: Float[Tensor, " B"], d: Float[Tensor, " B"] | None = None) -> Float[Tensor, "B E"]:
@@ -139,7 +149,8 @@ class DenoisingMLP(Denoiser):
         self.chunk = (sizes.horizon, sizes.action_dim)
         self.add = config.combine == "add"
         if config.time_dim:
-            self.time_embedding = TimeEmbedding(config.time_dim, config.step_size)
+            hidden = config.time_dim * (1 if config.step_size else 2)
+            self.time_embedding = TimeEmbedding(config.time_dim, hidden, config.step_size)
             self.time_dim = config.time_dim
         else:
             self.time_embedding, self.time_dim = PlainTime(config.step_size), 1 + config.step_size

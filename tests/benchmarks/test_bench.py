@@ -10,7 +10,7 @@ from noisepilot.benchmarks import suite
 from noisepilot.benchmarks.limits import Limits
 from noisepilot.benchmarks.peers import DiffusersLoop
 from noisepilot.benchmarks.race import QUICK, Effort, Variant, race, settings
-from noisepilot.benchmarks.toys import chain_cost, chain_weights, make_policy, observations
+from noisepilot.benchmarks.toys import chain_cost, chain_weights, make_policy, make_unet, observations, unet_cost
 from noisepilot.errors import UserError
 from noisepilot.experiments.bench_verbs import bench
 
@@ -30,6 +30,7 @@ def check(rows):
     [
         ("sampler/batch1/K5", {"eager", "onnxruntime", "numpy", "diffusers"}),
         ("sampler/batch40/K1", {"eager", "onnxruntime", "diffusers"}),
+        ("unet/small", {"eager", "packed", "onnxruntime", "diffusers"}),
         ("env/Ant-v5", {"native", "gymnasium-sync", "gymnasium-async"}),
         ("rollout", {"K20"}),
         ("offpolicy/dql", {"dql"}),
@@ -78,6 +79,25 @@ def test_the_peer_computes_the_same(steps):
     obs, noise = observations(6), policy.noise(6, torch.Generator().manual_seed(3))
     theirs = DiffusersLoop(policy)(obs["state"].flatten(1), noise[:, 0])
     assert (policy.act(obs, noise) - theirs).abs().max() < 1e-4
+
+
+def test_the_peer_of_a_unet_computes_the_same():
+    policy = make_unet("small")
+    obs, noise = observations(3, policy), policy.noise(3, torch.Generator().manual_seed(3))
+    theirs = DiffusersLoop(policy)(obs["state"].flatten(1), noise[:, 0])
+    assert (policy.act(obs, noise) - theirs).abs().max() < 1e-4
+
+
+def test_cost_counts_a_unets_convolutions():
+    """Chunk 4 x 7; channels 64 at 4 steps, 128 at 2."""
+    first = 5 * 64 * (7 + 64) + 7 * 64 + 2 * 5 * 64 * 64  # two blocks, the first with a skip
+    down, up = 3 * 64 * 64, 4 * 64 * 64
+    second = 5 * 128 * (64 + 128) + 64 * 128 + 3 * 2 * 5 * 128 * 128  # two blocks, and the two in the middle
+    back = 5 * 64 * (256 + 64) + 256 * 64 + 2 * 5 * 64 * 64
+    last = 5 * 64 * 64 + 64 * 7
+    held = first + down + second + back + up + last
+    multiplied = 4 * (first + last) + 2 * (down + second + back + up)
+    assert unet_cost(make_unet("small")) == (2 * 10 * multiplied, 4 * held, 10)
 
 
 def test_cost_counts_the_folded_network():

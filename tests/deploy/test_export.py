@@ -14,6 +14,7 @@ from noisepilot.deploy.graph import exportable
 from noisepilot.deploy.runtime import Policy as Exported
 from noisepilot.deploy.runtime import PolicyError
 from noisepilot.errors import UserError
+from noisepilot.policies import UNet
 from noisepilot.policies.best_of import BestOfConfig
 from noisepilot.policies.gaussian import GaussianConfig, GaussianMLP
 from noisepilot.policies.noise_space import NoiseSpace
@@ -63,6 +64,23 @@ def test_parity_with_frozen_prefix(tmp_path, suffix):
     for batch in (1, 7):
         assert difference(policy, exported, batch) < 1e-5
     assert difference(base, exported, 7) > 1e-3
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_parity_of_a_unet(tmp_path, local):
+    network = UNet((16, 32), time_dim=8, local=local)
+    config = dataclasses.replace(CONFIGS["ddim5"], network=network, n_obs_steps=2)
+    base = make_policy("history")
+    policy = config.build(dataclasses.replace(base.spec, horizon=4, n_obs_steps=2, n_action_steps=3))
+    policy.normalizer.load_state_dict(base.normalizer.state_dict())
+    policy = policy.eval().split(2)
+    with torch.no_grad():
+        policy.network.out.bias += 0.1
+    exported = Exported.load(export(policy, tmp_path / "unet.onnx", provenance={}))
+    for batch in (1, 7):
+        assert difference(policy, exported, batch) < 1e-5
+    with pytest.raises(UserError, match=r"MLP policies only: export to a path that ends in \.onnx"):
+        export(policy, tmp_path / "unet.npz", provenance={})
 
 
 @pytest.mark.parametrize("sample", [True, False])
