@@ -8,6 +8,7 @@ from .path import CosinePath, LinearPath, TimeDraw, VPPath
 from .policy import Context, Policy, PolicyConfig
 from .sampler import Chain, Sampler, Stochastic, Transitions
 from .storage import default_device, load_policy, save_policy
+from .transformer import Transformer
 
 __all__ = [
     "MLP",
@@ -27,6 +28,7 @@ __all__ = [
     "Shortcut",
     "Stochastic",
     "TimeDraw",
+    "Transformer",
     "Transitions",
     "VPPath",
     "default_device",

@@ -36,6 +36,7 @@ from .sampler import (
     normal_log_prob,
     sample_chain,
 )
+from .transformer import Transformer
 
 ACTION = "action"
 _transitions = lru_cache(maxsize=64)(Transitions)
@@ -46,7 +47,7 @@ _transitions = lru_cache(maxsize=64)(Transitions)
 class PolicyConfig:
     """What a policy is made of; sizes of observations and actions come from the environment or the data."""
 
-    network: MLP = field(default_factory=MLP)
+    network: MLP | Transformer = field(default_factory=MLP)
     path: CosinePath | VPPath | LinearPath = field(default_factory=CosinePath)
     sampler: Sampler = field(default_factory=Sampler)
     predicts: Predicts = "eps"
