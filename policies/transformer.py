@@ -1,7 +1,7 @@
 """The diffusion transformer of Diffusion Policy (Chi et al. 2023, https://arxiv.org/abs/2303.04137).
 
 Every action of the noisy chunk is a token. Time and the observations are tokens too: a memory that the chunk's tokens
-attend to, or the beginning of the same sequence. Layers normalise before they act (Xiong et al. 2020).
+attend to, or the beginning of the same sequence.
 Shapes: B batch, T observations, H horizon, A action dim, F features of the observation, C condition, D width,
 h heads, d = D / h, K steps, N tokens that attend to S.
 """
@@ -14,19 +14,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from ..errors import UserError, at_least, fractions
 from ..shapes import Float
 from .activation import Mish
+from .attention import EXPANSION, Block, Seen
 from .denoiser import Denoiser, Sizes
 from .network import Sinusoid, TimeEmbedding
 from .sampler import Step
 
-Seen = tuple[Float[Tensor, "B h S d"], Float[Tensor, "B h S d"]]
-"""keys and values that a layer attends to"""
-EXPANSION = 4
-"""width of the hidden layers in units of the tokens'"""
 INIT_STD = 0.02
 """of fresh weights and positions; biases begin at 0"""
 
@@ -78,70 +74,6 @@ class TimeWaves(Sinusoid):
         return super().forward(t)
 
 
-class Attention(nn.Module):
-    """Heads that look at the tokens themselves or at `seen`."""
-
-    def __init__(self, config: Transformer) -> None:
-        super().__init__()
-        self.heads, self.width = config.heads, config.width
-        self.scale = 1 / math.sqrt(config.width // config.heads)
-        self.project = nn.Linear(config.width, 3 * config.width)  # to queries, keys and values
-        self.out = nn.Linear(config.width, config.width)
-        self.drop = nn.Dropout(config.dropout)
-
-    def keys_values(self, tokens: Float[Tensor, "B S D"]) -> Seen:
-        """What these tokens show to those that attend to them."""
-        weight, bias = self.project.weight[self.width :], self.project.bias[self.width :]
-        keys, values = linear(tokens, weight, bias).chunk(2, -1)
-        return self._by_head(keys), self._by_head(values)
-
-    def forward(
-        self, x: Float[Tensor, "B N D"], hidden: Float[Tensor, "N S"] | None = None, seen: Seen | None = None
-    ) -> Float[Tensor, "B N D"]:
-        """Attend; `hidden` is -inf where a token does not see another, else 0."""
-        if seen is None:
-            queries, keys, values = map(self._by_head, self.project(x).chunk(3, -1))
-        else:
-            queries = self._by_head(linear(x, self.project.weight[: self.width], self.project.bias[: self.width]))
-            keys, values = seen
-        # Matrix products: for some twenty tokens as fast as the fused kernel, which has no forward-mode derivative.
-        scores = (queries * self.scale) @ keys.transpose(-1, -2)
-        weights = (scores if hidden is None else scores + hidden).softmax(-1)
-        return self.out((self.drop(weights) @ values).transpose(1, 2).flatten(2))
-
-    def _by_head(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B h S d"]:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-class Block(nn.Module):
-    """Self-attention, attention to a memory where there is one, and an MLP on each token; each is added."""
-
-    def __init__(self, config: Transformer, cross: bool) -> None:
-        super().__init__()
-        width, hidden = config.width, EXPANSION * config.width
-        self.norm, self.attention = nn.LayerNorm(width), Attention(config)
-        if cross:
-            self.cross_norm, self.cross = nn.LayerNorm(width), Attention(config)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(hidden, width)
-        )
-        self.drop = nn.Dropout(config.dropout)
-
-    def forward(
-        self,
-        x: Float[Tensor, "B N D"],
-        hidden: Float[Tensor, "N N"] | None = None,
-        seen: Seen | None = None,
-        hidden_memory: Float[Tensor, "N S"] | None = None,
-    ) -> Float[Tensor, "B N D"]:
-        """The same tokens, each knowing more of the others."""
-        x = x + self.drop(self.attention(self.norm(x), hidden))
-        if seen is not None:
-            x = x + self.drop(self.cross(self.cross_norm(x), hidden_memory, seen))
-        return x + self.drop(self.mlp(self.mlp_norm(x)))
-
-
 class Memory(nn.Module):
     """Time and observations as tokens; its own forward is the part that knows no time, flat: C = T D."""
 
@@ -157,7 +89,9 @@ class Memory(nn.Module):
         self.position = nn.Parameter(torch.empty(1 + self.tokens, config.width))
         self.drop = nn.Dropout(config.token_dropout)
         if self.mixes:
-            self.encoder = nn.Sequential(*(Block(config, cross=False) for _ in range(config.condition_layers)))
+            self.encoder = nn.Sequential(
+                *(Block(config.width, config.heads, config.dropout) for _ in range(config.condition_layers))
+            )
         elif config.cross:
             hidden = EXPANSION * config.width
             self.encoder = nn.Sequential(nn.Linear(config.width, hidden), Mish(), nn.Linear(hidden, config.width))
@@ -202,11 +136,13 @@ class DenoisingTransformer(Denoiser):
         self.embed = nn.Linear(sizes.action_dim, config.width)
         self.position = nn.Parameter(torch.empty(sizes.horizon, config.width))
         self.drop = nn.Dropout(config.token_dropout)
-        self.blocks = nn.ModuleList(Block(config, config.cross) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.dropout, config.cross) for _ in range(config.layers)
+        )
         self.norm, self.head = nn.LayerNorm(config.width), nn.Linear(config.width, sizes.action_dim)
-        hidden, hidden_memory = masks(config, sizes.horizon, self.condition.tokens)
-        self.register_buffer("hidden", hidden, persistent=False)
-        self.register_buffer("hidden_memory", hidden_memory, persistent=False)
+        mask, memory_mask = masks(config, sizes.horizon, self.condition.tokens)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("memory_mask", memory_mask, persistent=False)
         self.apply(_initialise)
         self.eval()  # a policy is a function of its input; `dropping` makes the exception
 
@@ -244,9 +180,9 @@ class DenoisingTransformer(Denoiser):
         return self.drop(self.embed(x) + self.position)
 
     def _decode(self, x: Float[Tensor, "B N D"], seen: list[Seen] | list[None]) -> Float[Tensor, "B N A"]:
-        hidden, hidden_memory = self.get_buffer("hidden"), self.get_buffer("hidden_memory")
+        mask, memory_mask = self.get_buffer("mask"), self.get_buffer("memory_mask")
         for block, memory in zip(self.blocks, seen, strict=True):
-            x = block(x, hidden, memory, hidden_memory)
+            x = block(x, mask, memory, memory_mask)
         return self.head(self.norm(x))
 
 
@@ -255,10 +191,10 @@ def masks(config: Transformer, horizon: int, observed: int) -> tuple[Tensor | No
     if not config.causal:
         return None, None
     length = horizon + (0 if config.cross else 1 + observed)
-    hidden = torch.full((length, length), -math.inf).triu(1)
+    mask = torch.full((length, length), -math.inf).triu(1)
     if not (config.cross and config.first == "oldest"):
-        return hidden, None  # no observation is newer than the first action
-    return hidden, torch.full((horizon, 1 + observed), -math.inf).triu(2)  # the first column is the time
+        return mask, None  # no observation is newer than the first action
+    return mask, torch.full((horizon, 1 + observed), -math.inf).triu(2)  # the first column is the time
 
 
 def _joined(time: Float[Tensor, "h 1 d"], obs: Float[Tensor, "B h T d"]) -> Float[Tensor, "B h S d"]:

@@ -108,7 +108,7 @@ def test_a_tuned_chain_is_the_official_one(shared_data, tmp_path):
     config = sized(PolicyConfig(), found, state, action)
     assert (config.network.hidden, config.horizon) == (f.set("mlp_dims"), f.set("Tp"))
     spec = config.spec({"state": ArraySpec((state,))}, ArraySpec((action,)))
-    policy = fill(config.build(spec), found, tmp_path / "n.npz", f.set("Kft")).double()
+    policy = fill(config.build(spec).double(), found, tmp_path / "n.npz", f.set("Kft"))
     noise = torch.stack([f.tensor("noise.init"), *f.tensor("noise.steps")], 1)
     explore = Stochastic(1.0, f.set("min_sampling_std"), f.set("min_logprob_std"))
     with torch.no_grad():

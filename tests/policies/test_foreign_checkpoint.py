@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from noisepilot.errors import UserError
+from noisepilot.policies import foreign_checkpoint
 from noisepilot.policies.foreign_checkpoint import Opaque, read_checkpoint
 
 
@@ -164,9 +165,9 @@ def test_state_cannot_change_what_reads_it(tmp_path):
     # A function, a class and a dictionary are given attributes: none takes them.
     names = ("torch._utils\n_rebuild_tensor_v2", "collections\nOrderedDict", "os\nsystem")
     parts = b"".join(b"c" + n.encode() + b"\n}X\x08\x00\x00\x00__name__X\x01\x00\x00\x00zsb0" for n in names)
-    before = read_checkpoint.__globals__["_tensor"].__name__
+    before = {path: function.__name__ for path, function in foreign_checkpoint._MEANINGS.items()}
     assert read_checkpoint(archive(tmp_path / "a.pt", b"\x80\x02" + parts + b"}.")) == {}
-    assert read_checkpoint.__globals__["_tensor"].__name__ == before
+    assert {path: function.__name__ for path, function in foreign_checkpoint._MEANINGS.items()} == before
     assert Opaque.path == ""
 
 
