@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..policies import Policy
+from ..policies.denoiser import Denoiser
 from ..policies.network import DenoisingMLP
 from ..policies.policy import ACTION
 from .graph import Exportable
@@ -71,7 +72,8 @@ def pack(arrays: Mapping[str, np.ndarray], metadata: str) -> bytes:
     return buffer.getvalue()
 
 
-def _network_arrays(network: DenoisingMLP, times: torch.Tensor, part: str) -> Arrays:
+def _network_arrays(network: Denoiser, times: torch.Tensor, part: str) -> Arrays:
+    assert isinstance(network, DenoisingMLP), "chain_facts refuses others"
     first, *rest = (m for m in network.trunk.modules() if isinstance(m, nn.Linear))
     from_x, from_time, from_condition = network.split_first()
     tensors = {

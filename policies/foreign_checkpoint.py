@@ -1,76 +1,16 @@
-"""Checkpoints that others wrote with `torch.save`, read without running anything in them.
-
-Such a file is a zip archive of raw storages and one pickle, and a pickle is a program: it names functions and calls
-them. Here the only functions that answer rebuild tensors, dictionaries, sizes and bytes; whatever else is named, a
-class or a function of any package, becomes an `Opaque` that records its name and what it was given. Bytes that hold
-another pickle stay bytes.
-"""
+"""Checkpoints that others wrote with `torch.save`: a zip archive of raw storages and one pickle, which is not run."""
 
 from __future__ import annotations
 
-import math
-import pickle  # noqa: TID251 - the machine whose every way out is closed below
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-
-STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
-    "UntypedStorage": torch.uint8,
-}
-MOST_DIMS = 16
-
-
-class Opaque:
-    """What stands for an object of a class that is not rebuilt."""
-
-    path: str = ""
-    """the class's or function's full name"""
-    args: tuple[Any, ...]
-    """what it would have been made of"""
-    state: Any
-    """what would have been restored"""
-    items: list[Any]
-    """what would have been put into it"""
-
-    def __new__(cls, *args: Any, **_: Any) -> Opaque:
-        """Record the arguments."""
-        new = super().__new__(cls)
-        new.args, new.state, new.items = args, None, []
-        return new
-
-    def __repr__(self) -> str:
-        return f"<{self.path}, not rebuilt>"
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.items.append((key, value))
-
-    def append(self, value: Any) -> None:
-        """Record an element."""
-        self.items.append(value)
-
-    add = append
-
-
-class Mapping(dict[Any, Any]):
-    """An ordered dictionary; attributes that come with it are dropped."""
+from .foreign_pickle import Unpickler
 
 
 def read_checkpoint(path: Path) -> dict[Any, Any]:
@@ -123,7 +63,7 @@ class _Archive:
     def load(self) -> Any:
         """Run the program, with nothing in its reach."""
         with self.archive.open(f"{self.root}/data.pkl") as program:
-            return _Unpickler(program, self.storage).load()
+            return Unpickler(program, self.storage).load()
 
     def storage(self, identity: Any) -> Tensor:
         """One storage as bytes; `identity` is what the program says of it."""
@@ -138,81 +78,3 @@ class _Archive:
 
     def _read(self, name: str) -> bytes:
         return self.archive.read(f"{self.root}/{name}")
-
-
-class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Python's own, not C's: there a number in the program chooses how much memory is taken."""
-
-    def __init__(self, program: Any, storage: Callable[[Any], Tensor]) -> None:
-        super().__init__(program)
-        self.storage = storage
-        self.classes: dict[str, type[Opaque]] = {}
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        """Storages lie beside the program."""
-        return self.storage(pid)
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a name means: a function of the few below, a number's type, or nothing that does anything."""
-        if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
-            return dtype
-        if module in ("torch", "torch.storage") and name in STORAGES:
-            return STORAGES[name]
-        path = f"{module}.{name}"
-        if path in _MEANINGS:
-            return _MEANINGS[path]
-        if path not in self.classes:
-            self.classes[path] = type("Opaque", (Opaque,), {"path": path})
-        return self.classes[path]
-
-    def _build(self) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Opaque):  # for all others it would be attributes
-            target.state = state
-
-    def _refuse(self) -> None:
-        raise UserError("is written in a way that torch.save does not write")
-
-    dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,  # pyright: ignore[reportAttributeAccessIssue]
-        pickle.BUILD[0]: _build,
-        **dict.fromkeys(
-            (code[0] for code in (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4)), _refuse
-        ),
-    }
-
-
-def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    if len(size) > MOST_DIMS or math.prod(size) > storage.numel():
-        raise UserError("holds a tensor with more numbers than are stored: save it anew, with .contiguous()")
-    return torch.as_strided(storage, size, stride, offset)
-
-
-def _typed_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
-    _, _, dtype, *_ = rest
-    return _tensor(storage.view(dtype), offset, size, stride)
-
-
-def _parameter(data: Tensor, *_: Any) -> Tensor:
-    return data
-
-
-def _bytes(text: str = "", _coding: str = "latin1") -> bytes:
-    return text.encode("latin1")
-
-
-def _mapping(pairs: Any = ()) -> Mapping:
-    return Mapping(pairs)
-
-
-_MEANINGS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _typed_tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "collections.OrderedDict": _mapping,
-    "torch.Size": tuple,
-    "_codecs.encode": _bytes,
-    "__builtin__.bytes": _bytes,
-    "builtins.bytes": _bytes,
-}

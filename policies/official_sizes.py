@@ -55,7 +55,7 @@ def _layers(named: dict[str, Tensor], part: str) -> list[tuple[int, int]]:
     """(out, in) of the linear layers of a perceptron, in order; `trunk.3.l2` comes after `trunk.3.l1`."""
     pattern = re.compile(rf"{part}\.(\d+)\.(?:l([12])\.)?weight")
     found = {(int(m[1]), int(m[2] or 0)): v for k, v in named.items() if (m := pattern.fullmatch(k)) and v.dim() == 2}
-    return [tuple(found[key].shape) for key in sorted(found)]
+    return [(found[key].shape[0], found[key].shape[1]) for key in sorted(found)]
 
 
 def _parts(total: int, dim: int, path: Path, what: str, of: str) -> int:

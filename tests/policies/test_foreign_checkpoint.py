@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from noisepilot.errors import UserError
-from noisepilot.policies import foreign_checkpoint
-from noisepilot.policies.foreign_checkpoint import Opaque, read_checkpoint
+from noisepilot.policies.foreign_checkpoint import read_checkpoint
+from noisepilot.policies.foreign_pickle import MEANINGS, Opaque
 
 
 class Evil:
@@ -103,7 +103,7 @@ def archive(path, program, extra=(), compression=zipfile.ZIP_STORED):
     return path
 
 
-def rebuilt(size, stride, offset=0, key="0", numel=4):
+def rebuilt(size, stride, offset=0, key="0", numel=4, bare=False):
     """The program of one tensor, as torch.save writes it."""
 
     class Call:
@@ -118,10 +118,11 @@ def rebuilt(size, stride, offset=0, key="0", numel=4):
             return ("storage", torch.FloatStorage, key, "cpu", numel) if isinstance(obj, Storage) else None
 
     out = io.BytesIO()
-    Writer(out, 2).dump({"w": Call()})
+    Writer(out, 2).dump(Call() if bare else {"w": Call()})
     return out.getvalue()
 
 
+TENSOR = rebuilt((4,), (1,), bare=True)[:-1]
 STORED = [("a/data/0", np.arange(4, dtype=np.float32).tobytes())]
 
 
@@ -148,6 +149,11 @@ def test_a_program_of_our_own_making_is_read(tmp_path):
         (b"\x80\x02\x82\x01.", [], "in a way that torch.save does not write"),
         (b"(S'touch ran'\nios\nsystem\n.", [], "in a way that torch.save does not write"),
         (b"", [], "is damaged"),
+        (TENSOR + b"(K\x01\x90.", STORED, "fills a Tensor"),
+        (TENSOR + b"(K\x00K\x01u.", STORED, "fills a Tensor"),
+        (TENSOR + b"K\x00K\x01s.", STORED, "fills a Tensor"),
+        (b"\x80\x02ctorch\nSize\n" + TENSOR[2:] + b"\x85R.", STORED, "makes a container of a Tensor"),
+        (b"\x80\x02ccollections\nOrderedDict\n" + TENSOR[2:] + b"\x85R.", STORED, "makes a container of a Tensor"),
     ],
 )
 def test_damaged_and_hostile(tmp_path, program, extra, words):
@@ -165,9 +171,9 @@ def test_state_cannot_change_what_reads_it(tmp_path):
     # A function, a class and a dictionary are given attributes: none takes them.
     names = ("torch._utils\n_rebuild_tensor_v2", "collections\nOrderedDict", "os\nsystem")
     parts = b"".join(b"c" + n.encode() + b"\n}X\x08\x00\x00\x00__name__X\x01\x00\x00\x00zsb0" for n in names)
-    before = {path: function.__name__ for path, function in foreign_checkpoint._MEANINGS.items()}
+    before = {path: function.__name__ for path, function in MEANINGS.items()}
     assert read_checkpoint(archive(tmp_path / "a.pt", b"\x80\x02" + parts + b"}.")) == {}
-    assert {path: function.__name__ for path, function in foreign_checkpoint._MEANINGS.items()} == before
+    assert {path: function.__name__ for path, function in MEANINGS.items()} == before
     assert Opaque.path == ""
 
 

@@ -177,8 +177,8 @@ def test_exported_graph_acts_the_same(tmp_path, config):
 @pytest.mark.parametrize("kind", KINDS)
 def test_defaults_are_those_of_the_paper_and_fit_every_kind(kind):
     policy = tiny(kind, network=Transformer(), dtype=torch.float32)
-    blocks = policy.network.blocks
-    assert (len(blocks), blocks[0].attention.heads, blocks[0].attention.width) == (8, 4, 256)
+    last = policy.network.get_submodule("blocks.7.attention")
+    assert (len(policy.network.blocks), last.heads, last.width) == (8, 4, 256)
     assert policy.act(observe(policy)).shape == (4, 3, 2)
 
 
