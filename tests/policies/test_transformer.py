@@ -157,13 +157,13 @@ def test_gradient_of_the_loss_against_differences():
     assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(slope, rel=1e-6)
 
 
-@pytest.mark.parametrize("config", [CONFIGS[i] for i in (0, 1, 3, 4)])
+@pytest.mark.parametrize("config", [CONFIGS[i] for i in (1, 3, 4)])
 def test_exported_graph_acts_the_same(tmp_path, config):
     pytest.importorskip("onnxruntime")
     from noisepilot.deploy.export import export
     from noisepilot.deploy.runtime import Policy as Exported
 
-    policy = tiny("ddim", network=config, obs=OBS, dtype=torch.float32).split(3)
+    policy = tiny("ddim", steps=2, network=config, obs=OBS, dtype=torch.float32).split(1)
     jolt(policy.network)
     exported = Exported.load(export(policy.eval(), tmp_path / "p.onnx", provenance={}))
     for batch in (1, 7):
