@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import at_least
+from ..policies.denoiser import dropping
 from ..policies.policy import ACTION, Policy
 from ..shapes import Float
 from .ema import average_of, update_average
@@ -66,7 +67,8 @@ class BC:
         generator: torch.Generator,
     ) -> Tensor:
         """One gradient step on physical observations and actions; returns the loss without waiting for it."""
-        return self.apply(state, denoising_loss(state.policy, obs, action, generator).mean())
+        with dropping(state.policy.network, generator):
+            return self.apply(state, denoising_loss(state.policy, obs, action, generator).mean())
 
     def apply(self, state: BCState, loss: Float[Tensor, ""]) -> Tensor:
         """One optimiser step down a loss, and the average's."""

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import at_least
-from ..policies.network import MLP
+from ..policies.networks import Network
 from ..policies.objective import Matching
 from ..policies.path import LinearPath
 from ..policies.policy import Policy
-from ..policies.unet import UNet
 from ..shapes import Float
 from .bc import BC, BCState
 
@@ -26,7 +25,7 @@ from .bc import BC, BCState
 class Distill:
     """Hyperparameters of distillation."""
 
-    network: MLP | UNet | None = None
+    network: Network | None = None
     """the student's network; None: the teacher's"""
     fit: BC = field(default_factory=lambda: BC(grad_steps=20_000, batch=512, ema_decay=0.99))
     """optimiser settings"""

@@ -26,8 +26,8 @@ from ..errors import UserError, at_least
 from ..policies.best_of import evaluate, propose
 from ..policies.critic import QMLP, aggregate
 from ..policies.network import MLP
+from ..policies.networks import Network
 from ..policies.policy import Context, Policy
-from ..policies.unet import UNet
 from ..shapes import Float, Int
 from ..spec import EnvSpec
 from .descent import adam, descend
@@ -62,7 +62,7 @@ class DQL(QLearning):
     average: bool = True
     """next actions come from the policy's slow copy; False: from the policy"""
     ema_start: int = 1000
-    student: MLP | UNet | None = None
+    student: Network | None = None
     """network of the student; None: like the policy's"""
     candidates: int = 50
     temperature: float | None = 1.0

@@ -33,7 +33,7 @@ class Pretrain:
     """pretrain [RECIPE] [--kind KIND]: behaviour cloning; `noisepilot list` names recipes to start from.
 
     Kinds of policy: diffusion, flow, shortcut, meanflow, consistency. `--policy.network NAME` takes another network,
-    mlp or unet, and shows its options.
+    mlp, transformer or unet, and shows its options.
     """
 
     data: str

@@ -13,15 +13,13 @@ from ..algos.distill import Distill
 from ..algos.onpolicy import OnPolicy
 from ..algos.resip import ResiP
 from ..errors import UserError, at_least, unknown
-from ..policies.network import MLP
+from ..policies.networks import NETWORKS
 from ..policies.objective import Consistency, MeanFlow, Shortcut
 from ..policies.path import LinearPath
 from ..policies.policy import PolicyConfig
-from ..policies.unet import UNet
 from .env_ref import EnvRef
 from .methods import METHODS, Algorithm
 
-NETWORKS: dict[str, MLP | UNet] = {"mlp": MLP(), "unet": UNet()}
 CURVE = 5
 """evaluations at least, of a run that is limited by seconds or compared with others"""
 

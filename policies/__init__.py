@@ -8,6 +8,7 @@ from .path import CosinePath, LinearPath, TimeDraw, VPPath
 from .policy import Context, Policy, PolicyConfig
 from .sampler import Chain, Sampler, Stochastic, Transitions
 from .storage import default_device, load_policy, save_policy
+from .transformer import Transformer
 from .unet import UNet
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Shortcut",
     "Stochastic",
     "TimeDraw",
+    "Transformer",
     "Transitions",
     "UNet",
     "VPPath",

@@ -6,8 +6,11 @@ embedding, K steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ..shapes import Float
@@ -46,6 +49,8 @@ class Denoiser(nn.Module):
     """E"""
     condition_dim: int
     """C"""
+    drops: bool = False
+    """behaviour cloning drops some of its activations; such a network is built in evaluation mode"""
 
     def forward(
         self, x: Float[Tensor, "B H A"], time: Float[Tensor, "B E"], condition: Float[Tensor, "B C"]
@@ -55,4 +60,24 @@ class Denoiser(nn.Module):
 
     def fold(self, times: Float[Tensor, "K E"], condition: Float[Tensor, "B C"]) -> Step:
         """The same network for walking a chain; subclasses compute what does not depend on the chunk once."""
-        return lambda k, x: self(x, times[k].expand(len(x), -1), condition)
+        return lambda k, x: self(x, times[k].expand(x.shape[0], -1), condition)
+
+
+@contextmanager
+def dropping(network: Denoiser, generator: torch.Generator) -> Iterator[None]:
+    """Inside the block a network that `drops` does so, by draws that follow from the generator; outside it never does.
+
+    Policies act, are scored and tuned by RL without: a likelihood needs one network, not one per call.
+    """
+    if not network.drops:
+        yield
+        return
+    device = generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        network.train()
+        try:
+            yield
+        finally:
+            network.eval()

@@ -21,6 +21,7 @@ from ..spec import ArraySpec, EnvSpec, PolicySpec
 from .denoiser import Denoiser, Sizes
 from .module import ActorModule
 from .network import MLP
+from .networks import Network
 from .normalizer import Normalizer
 from .objective import Consistency, Matching, MeanFlow, Shortcut
 from .path import CosinePath, LinearPath, Predicts, VPPath, data_from_output, training_target
@@ -36,7 +37,6 @@ from .sampler import (
     normal_log_prob,
     sample_chain,
 )
-from .unet import UNet
 
 ACTION = "action"
 _transitions = lru_cache(maxsize=64)(Transitions)
@@ -47,7 +47,7 @@ _transitions = lru_cache(maxsize=64)(Transitions)
 class PolicyConfig:
     """What a policy is made of; sizes of observations and actions come from the environment or the data."""
 
-    network: MLP | UNet = field(default_factory=MLP)
+    network: Network = field(default_factory=MLP)
     path: CosinePath | VPPath | LinearPath = field(default_factory=CosinePath)
     sampler: Sampler = field(default_factory=Sampler)
     predicts: Predicts = "eps"
