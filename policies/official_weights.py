@@ -43,13 +43,13 @@ def load_official_weights(policy: Policy, weights: Path, normalization: Path, pr
     Raises:
         UserError: if names or shapes do not fit.
     """
-    arrays = _arrays(weights)
+    arrays = read_arrays(weights)
     named = {rename(k.removeprefix(prefix)): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
     try:
         policy.network.load_state_dict(named)
     except RuntimeError as error:
         raise UserError(f"{weights} does not fit the recipe's network: {str(error).splitlines()[1].strip()}") from None
-    limits = _arrays(normalization)
+    limits = read_arrays(normalization)
     if missing := {"obs_min", "obs_max", "action_min", "action_max"} - limits.keys():
         raise UserError(f"{normalization} lacks {', '.join(sorted(missing))}: give the official normalization.npz")
     if len(policy.spec.obs) != 1:
@@ -60,7 +60,12 @@ def load_official_weights(policy: Policy, weights: Path, normalization: Path, pr
     return policy
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        UserError: if it cannot be read, or holds pickles.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
