@@ -40,7 +40,9 @@ class Denoiser(nn.Module):
     """A network that sees a noisy chunk, a time and an observation, in three parts that are called as often as needed.
 
     Where observations hold pictures, an encoder makes features of them before; it is part of the network, so that it is
-    trained, averaged and kept with it. A subclass has `time_embedding`, a module from times (B,), and step sizes where it sees them, to (B, E), and
+    trained, averaged and kept with it.
+
+    A subclass has `time_embedding`, a module from times (B,), and step sizes where it sees them, to (B, E), and
     `condition`, a module from features (B, F) to the condition (B, C).
     """
 

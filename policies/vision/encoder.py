@@ -123,22 +123,18 @@ class Encoder(nn.Module):
         """One camera's pictures in [0, 1], augmented or cut in the middle."""
         picture = self._checked(name, images).movedim(-1, 2)
         times = picture.shape[1]
-        if augment and name in augment.places or self.window:
-            picture = self._placed(name, picture.flatten(1, 2), augment).unflatten(1, (times, -1))
-        values = picture.to(next(self.parameters()).dtype) / 255
-        if augment and name in augment.colours:
+        placed = self._placed(picture.flatten(1, 2), augment and augment.places.get(name))
+        values = placed.unflatten(1, (times, -1)).to(next(self.parameters()).dtype) / 255
+        if augment and self.colours:
             draws = augment.colours[name].repeat_interleave(times, 0)
             values = jitter(values.flatten(0, 1), draws).unflatten(0, (-1, times))
         return values
 
-    def _placed(self, name: str, picture: Tensor, augment: Draws | None) -> Tensor:
-        """Shifted or cropped while the pictures are bytes."""
-        if augment is None:
-            assert self.window
-            return centre_crop(picture, self.window)
+    def _placed(self, picture: Tensor, corners: Tensor | None) -> Tensor:
+        """Shifted or cropped while the pictures are bytes; without corners, the middle."""
         if self.window:
-            return crop(picture, augment.places[name], self.window)
-        return shift(picture, augment.places[name], self.pad)
+            return centre_crop(picture, self.window) if corners is None else crop(picture, corners, self.window)
+        return picture if corners is None else shift(picture, corners, self.pad)
 
     def _checked(self, name: str, images: Mapping[str, Tensor]) -> Tensor:
         expected = (self.n_obs_steps, *self.images[name])

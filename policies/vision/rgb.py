@@ -17,7 +17,7 @@ from ...errors import UserError, at_least
 from ...shapes import Float
 from .augment import Jitter
 from .encoder import Draws, Encoder, Shape
-from .resnet import GROUP, Norm, ResNet18, map_size
+from .resnet import GROUP, SHRINKS, Norm, ResNet18, map_size
 from .softmax import SpatialSoftmax
 
 
@@ -64,6 +64,11 @@ class ColourNetwork(nn.Module):
 
     def __init__(self, config: ResNet, size: tuple[int, int]) -> None:
         super().__init__()
+        if map_size(size) == (1, 1):
+            raise UserError(
+                f"pictures of {size} shrink to one point, whose place never changes: "
+                f"give the ResNet more than {SHRINKS} pixels of height or width"
+            )
         self.backbone = ResNet18(config.width, norm=config.norm)
         self.pool = SpatialSoftmax(self.backbone.channels, map_size(size), config.keypoints)
         self.out = nn.Linear(2 * config.keypoints, 2 * config.keypoints)
