@@ -8,6 +8,7 @@ from .path import CosinePath, LinearPath, TimeDraw, VPPath
 from .policy import Context, Policy, PolicyConfig
 from .sampler import Chain, Sampler, Stochastic, Transitions
 from .storage import default_device, load_policy, save_policy
+from .vision import ResNet, ViT
 
 __all__ = [
     "MLP",
@@ -23,12 +24,14 @@ __all__ = [
     "Normalizer",
     "Policy",
     "PolicyConfig",
+    "ResNet",
     "Sampler",
     "Shortcut",
     "Stochastic",
     "TimeDraw",
     "Transitions",
     "VPPath",
+    "ViT",
     "default_device",
     "load_policy",
     "save_policy",

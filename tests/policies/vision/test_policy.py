@@ -78,9 +78,9 @@ def test_a_policy_learns_what_only_the_picture_tells():
         bc.update(state, obs, action, g)
     obs, action = scene(256, 7)
     error = (state.averaged().act(obs, generator=g) - action).square().mean()
-    assert error < 0.1 * action.var()
+    assert error < 0.3 * action.var()
     dark = (state.averaged().act({**obs, CAMERA: 0 * obs[CAMERA]}, generator=g) - action).square().mean()
-    assert dark > 0.5 * action.var()
+    assert dark > 0.8 * action.var()
 
 
 def test_an_observation_is_encoded_once_whatever_is_done_with_it(calls):
