@@ -112,6 +112,16 @@ class ArraySpec:
 CONVENTIONS = fields(Convention)
 
 
+def split_pictures(obs: Mapping[str, ArraySpec]) -> tuple[dict[str, ArraySpec], dict[str, ArraySpec]]:
+    """Pictures, which are `images.<camera>` or a lone camera's `image` of shape (H, W, C), and everything else."""
+    pictures = {
+        name: array
+        for name, array in obs.items()
+        if (name == "image" or name.startswith("images.")) and len(array.shape) == 3
+    }
+    return pictures, {name: array for name, array in obs.items() if name not in pictures}
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """An environment's facts, so that no configuration repeats them."""

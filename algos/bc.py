@@ -68,7 +68,7 @@ class BC:
     ) -> Tensor:
         """One gradient step on physical observations and actions; returns the loss without waiting for it."""
         with dropping(state.policy.network, generator):
-            return self.apply(state, denoising_loss(state.policy, obs, action, generator).mean())
+            return self.apply(state, denoising_loss(state.policy, obs, action, generator, augment=True).mean())
 
     def apply(self, state: BCState, loss: Float[Tensor, ""]) -> Tensor:
         """One optimiser step down a loss, and the average's."""
@@ -102,8 +102,14 @@ class BCState:
 
 
 def denoising_loss(
-    policy: Policy, obs: dict[str, Tensor], action: Float[Tensor, "B H A"], generator: torch.Generator
+    policy: Policy,
+    obs: dict[str, Tensor],
+    action: Float[Tensor, "B H A"],
+    generator: torch.Generator,
+    *,
+    augment: bool = False,
 ) -> Float[Tensor, " B"]:
-    """The policy's own objective for each sample of physical data."""
+    """The policy's own objective for each sample of physical data; with `augment` its pictures are changed."""
     data = policy.normalizer.normalize(ACTION, action)
-    return policy.config.objective.loss(policy, policy.encode(obs), data, generator)
+    draws = policy.draw_augmentation(len(data), generator) if augment else None
+    return policy.config.objective.loss(policy, policy.encode(obs, draws), data, generator)

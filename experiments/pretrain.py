@@ -85,7 +85,7 @@ def build_policy(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> Polic
     """A fresh policy for these data, its normaliser fitted on them."""
     spec = data_spec(config, episodes, env)
     policy = Policy(config, spec)
-    for name, key in ((ACTION, ACTION), *((name, OBS + name) for name in spec.obs)):
+    for name, key in ((ACTION, ACTION), *((name, OBS + name) for name in policy.flat_obs)):
         stats = episodes.stats(key)
         policy.normalizer.fit(name, stats.min, stats.max)
     return policy.to(default_device())

@@ -10,6 +10,7 @@ from .sampler import Chain, Sampler, Stochastic, Transitions
 from .storage import default_device, load_policy, save_policy
 from .transformer import Transformer
 from .unet import UNet
+from .vision import ResNet, ViT
 
 __all__ = [
     "MLP",
@@ -25,6 +26,7 @@ __all__ = [
     "Normalizer",
     "Policy",
     "PolicyConfig",
+    "ResNet",
     "Sampler",
     "Shortcut",
     "Stochastic",
@@ -33,6 +35,7 @@ __all__ = [
     "Transitions",
     "UNet",
     "VPPath",
+    "ViT",
     "default_device",
     "load_policy",
     "save_policy",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..shapes import Float
 from .sampler import Step
+from .vision.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,20 @@ class Sizes:
     """H"""
     action_dim: int
     """A"""
+    whole: int = 0
+    """length of what features begin with that belongs to all times together, as pictures stacked over time do"""
 
     @property
     def features(self) -> int:
         """F: length of the flat observation."""
-        return self.n_obs_steps * sum(self.obs)
+        return self.whole + self.n_obs_steps * sum(self.obs)
 
 
 class Denoiser(nn.Module):
     """A network that sees a noisy chunk, a time and an observation, in three parts that are called as often as needed.
+
+    Where observations hold pictures, an encoder makes features of them before; it is part of the network, so that it is
+    trained, averaged and kept with it.
 
     A subclass has `time_embedding`, a module from times (B,), and step sizes where it sees them, to (B, E), and
     `condition`, a module from features (B, F) to the condition (B, C).
@@ -51,6 +57,10 @@ class Denoiser(nn.Module):
     """C"""
     drops: bool = False
     """behaviour cloning drops some of its activations; such a network is built in evaluation mode"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder: Encoder | None = None
 
     def forward(
         self, x: Float[Tensor, "B H A"], time: Float[Tensor, "B E"], condition: Float[Tensor, "B C"]

@@ -75,7 +75,7 @@ def read_official(path: Path, prefix: str = "") -> Official:
     Raises:
         UserError: for a file that cannot be read, or without such names.
     """
-    arrays = {k: torch.from_numpy(v) for k, v in _arrays(path).items()} if path.suffix == ".npz" else _flat(path)
+    arrays = {k: torch.from_numpy(v) for k, v in read_arrays(path).items()} if path.suffix == ".npz" else _flat(path)
     known = ((prefix, prefix),) if prefix else PARTS
     for start, base in known:
         network, frozen = (_part(arrays, p) for p in (start, base))
@@ -101,7 +101,7 @@ def fill(policy: Policy, weights: Official, normalization: Path, finetune_steps:
     Raises:
         UserError: if names or shapes do not fit, or the number of tuned steps is not known.
     """
-    limits = _arrays(normalization)
+    limits = read_arrays(normalization)
     if missing := {"obs_min", "obs_max", "action_min", "action_max"} - limits.keys():
         raise UserError(f"{normalization} lacks {', '.join(sorted(missing))}: give the official normalization.npz")
     if len(policy.spec.obs) != 1:
@@ -150,7 +150,12 @@ def _flat(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        UserError: if it cannot be read, or holds pickles.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)

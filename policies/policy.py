@@ -7,7 +7,7 @@ Shapes: B batch, T observations, F features, H horizon, A action dim, K steps, S
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..shapes import Float, Int
-from ..spec import ArraySpec, EnvSpec, PolicySpec
+from ..spec import ArraySpec, EnvSpec, PolicySpec, split_pictures
 from .denoiser import Denoiser, Sizes
 from .module import ActorModule
 from .network import MLP
@@ -37,6 +37,7 @@ from .sampler import (
     normal_log_prob,
     sample_chain,
 )
+from .vision import Draws, Encoder, ResNet, ViT
 
 ACTION = "action"
 _transitions = lru_cache(maxsize=64)(Transitions)
@@ -59,6 +60,8 @@ class PolicyConfig:
     n_obs_steps: int = 1
     tuned_from: float = 0.0
     """time from which the tuned network acts; earlier steps belong to a frozen copy. Set by fine-tuning"""
+    encoder: ViT | ResNet | None = None
+    """what makes features of pictures; None: there are none"""
 
     def spec(self, obs: Mapping[str, ArraySpec], action: ArraySpec, control_hz: float = 0.0) -> PolicySpec:
         """The policy's specification for these observations and actions."""
@@ -78,17 +81,23 @@ class Context:
     """An encoded observation: made once per decision, shared by all its denoising steps."""
 
     features: Float[Tensor, "B F"]
-    """normalised observations, flat; what critics see"""
+    """features of pictures, then the other observations, normalised and flat; what critics see"""
     condition: Float[Tensor, "B C"]
     """what the network conditions on"""
+    frozen: Float[Tensor, "B F"] | None = None
+    """what a frozen prefix's own encoder of pictures makes of the observation; None: features are the same for both"""
 
     def repeat(self, times: int) -> Context:
         """Each row `times` times, in place."""
-        return Context(self.features.repeat_interleave(times, 0), self.condition.repeat_interleave(times, 0))
+        return self._each(lambda x: x.repeat_interleave(times, 0))
 
     def rows(self, which: slice | Tensor) -> Context:
         """Some of the rows."""
-        return Context(self.features[which], self.condition[which])
+        return self._each(lambda x: x[which])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Context:
+        frozen = None if self.frozen is None else change(self.frozen)
+        return Context(change(self.features), change(self.condition), frozen)
 
 
 class Policy(ActorModule):
@@ -100,42 +109,64 @@ class Policy(ActorModule):
         config.objective.check(config)
         config.path.grid(config.sampler.steps)  # refuses more steps than the path has
         self.config, self.spec = config, spec
-        self.normalizer = Normalizer({**spec.obs, ACTION: spec.action})
+        self.pictures, self.flat_obs = split_pictures(spec.obs)
+        self.normalizer = Normalizer({**self.flat_obs, ACTION: spec.action})
+        encoder = self._build_encoder()
+        seen, whole = (encoder.per_step, encoder.whole) if encoder else ((), 0)
+        lengths = (*seen, *(s.dim for s in self.flat_obs.values()))
+        self.sizes = Sizes(lengths, spec.n_obs_steps, spec.horizon, spec.action.dim, whole)
         self.network = config.network.build(self.sizes)
+        self.network.encoder = encoder
         self.prefix = copy.deepcopy(self.network).requires_grad_(False) if config.tuned_from > 0 else None
 
-    @property
-    def sizes(self) -> Sizes:
-        """What the network is built for."""
-        spec = self.spec
-        return Sizes(tuple(s.dim for s in spec.obs.values()), spec.n_obs_steps, spec.horizon, spec.action.dim)
+    def _build_encoder(self) -> Encoder | None:
+        if self.config.encoder is None and self.pictures:
+            raise UserError(
+                f"observation '{next(iter(self.pictures))}' is a picture: give the policy an encoder, or leave it out"
+            )
+        if self.config.encoder is None:
+            return None
+        shapes = {name: (s.shape[0], s.shape[1], s.shape[2]) for name, s in self.pictures.items()}
+        return self.config.encoder.build(shapes, sum(s.dim for s in self.flat_obs.values()), self.spec.n_obs_steps)
 
     @property
     def feature_dim(self) -> int:
-        """F: length of the normalised, flat observation."""
+        """F: length of the normalised, flat observation, pictures as their features."""
         return self.sizes.features
 
     # Observations
 
-    def encode(self, obs: Mapping[str, Tensor]) -> Context:
-        """Normalise and flatten physical observations, name -> (B, T, ...).
+    def encode(self, obs: Mapping[str, Tensor], augment: Draws | None = None) -> Context:
+        """Normalise and flatten physical observations, name -> (B, T, ...); encode pictures, once.
+
+        Args:
+            obs: with pictures as bytes.
+            augment: how pictures change, from `draw_augmentation`; None: they stay.
 
         Raises:
             UserError: for a missing observation or another shape.
         """
-        parts = []
-        for name, spec in self.spec.obs.items():
+        states = []
+        for name, spec in self.flat_obs.items():
             if name not in obs:
                 raise UserError(f"observation '{name}' is missing: the policy expects {list(self.spec.obs)}")
             expected = (self.spec.n_obs_steps, *spec.shape)
             if tuple(obs[name].shape[1:]) != expected:
                 raise UserError(f"observation '{name}' has shape {tuple(obs[name].shape)}, expected (B, *{expected})")
-            parts.append(self.normalizer.normalize(name, obs[name]).flatten(1))
-        return self.context(torch.cat(parts, 1))
+            states.append(self.normalizer.normalize(name, obs[name]))
+        if self.network.encoder is None:
+            return self.context(torch.cat([x.flatten(1) for x in states], 1))
+        own = self.prefix.encoder if self.prefix else None
+        frozen = _seen(own, states, obs, augment) if own else None
+        return self.context(_seen(self.network.encoder, states, obs, augment), frozen)
 
-    def context(self, features: Float[Tensor, "B F"]) -> Context:
-        """Condition on features that are normalised already."""
-        return Context(features, self.network.condition(features))
+    def context(self, features: Float[Tensor, "B F"], frozen: Float[Tensor, "B F"] | None = None) -> Context:
+        """Condition on features that are made already; `frozen`: see `Context`."""
+        return Context(features, self.network.condition(features), frozen)
+
+    def draw_augmentation(self, batch: int, generator: torch.Generator) -> Draws | None:
+        """Random numbers that change the pictures of `batch` observations as the encoder is meant to be trained."""
+        return self.network.encoder.draw(batch, generator) if self.network.encoder else None
 
     # The chain
 
@@ -175,7 +206,10 @@ class Policy(ActorModule):
         tuned = self.network.fold(self.embed_times(), context.condition)
         if self.prefix is None:
             return tuned
-        frozen = self.prefix.fold(self.embed_times(self.prefix), self.prefix.condition(context.features))
+        if self.prefix.encoder and context.frozen is None:
+            raise ValueError("the frozen prefix sees by an encoder of its own: make the context by `encode`")
+        seen = context.features if context.frozen is None else context.frozen
+        frozen = self.prefix.fold(self.embed_times(self.prefix), self.prefix.condition(seen))
         first = self.first_tuned
         return lambda k, x: frozen(k, x) if k < first else tuned(k, x)
 
@@ -280,12 +314,17 @@ class Policy(ActorModule):
         context = self.encode({name: value.to(self.device) for name, value in obs.items()})
         if noise is None:
             noise = self.noise(len(context.features), generator)
-        return self.forward(context.features, noise)
+        return self.forward(context.features, noise, context.frozen)
 
-    def forward(self, features: Float[Tensor, "B F"], noise: Float[Tensor, "B N H A"]) -> Float[Tensor, "B H A"]:
-        """The whole chain from normalised features and noise to physical actions; what is compiled and exported."""
+    def forward(
+        self,
+        features: Float[Tensor, "B F"],
+        noise: Float[Tensor, "B N H A"],
+        frozen: Float[Tensor, "B F"] | None = None,
+    ) -> Float[Tensor, "B H A"]:
+        """The whole chain from features and noise to physical actions; what is compiled and exported."""
         self._check_noise(noise, needs_steps=not self.config.sampler.deterministic)
-        step = self._step(self.context(features))
+        step = self._step(self.context(features, frozen))
         action = denoise(step, self.transitions(), noise.to(self.dtype))
         return self.normalizer.denormalize(ACTION, action)
 
@@ -326,6 +365,16 @@ class Policy(ActorModule):
         if policy.prefix is not None:
             policy.prefix.load_state_dict(self.network.state_dict())
         return policy
+
+
+def _seen(
+    encoder: Encoder, states: list[Tensor], obs: Mapping[str, Tensor], augment: Draws | None
+) -> Float[Tensor, "B F"]:
+    """What an encoder makes of pictures, then the normalised states, (B, T, S) each."""
+    weights = next(encoder.parameters())
+    none = weights.new_empty(len(next(iter(obs.values()))), encoder.n_obs_steps, 0)
+    seen = encoder(torch.cat([none, *states], 2), obs, augment)
+    return torch.cat([seen, *(x.flatten(1) for x in states)], 1)
 
 
 def _explored(sampler: Sampler, explore: Exploration | None) -> Sampler:

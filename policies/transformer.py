@@ -130,7 +130,9 @@ class DenoisingTransformer(Denoiser):
     def __init__(self, config: Transformer, sizes: Sizes) -> None:
         super().__init__()
         self.cross, self.drops = config.cross, max(config.dropout, config.token_dropout) > 0
-        self.time_embedding = TimeEmbedding(config.width, 2 * config.width, True) if config.step_size else TimeWaves(config.width)
+        self.time_embedding = (
+            TimeEmbedding(config.width, 2 * config.width, True) if config.step_size else TimeWaves(config.width)
+        )
         self.condition = Memory(config, sizes)
         self.time_dim, self.condition_dim = config.width, self.condition.tokens * config.width
         self.embed = nn.Linear(sizes.action_dim, config.width)
