@@ -8,7 +8,7 @@ import torch
 from noisepilot.algos.bc import BC
 from noisepilot.algos.reinflow import NoiseMLP
 from noisepilot.errors import UserError
-from noisepilot.policies import MeanFlow, Stochastic, Transformer
+from noisepilot.policies import MeanFlow, Stochastic, Transformer, load_policy, save_policy
 from noisepilot.policies.denoiser import Denoiser, Sizes
 
 from .toys import KINDS, generator, jolt, observe, tiny
@@ -155,6 +155,15 @@ def test_gradient_of_the_loss_against_differences():
         ends.append(loss().item())
     slope = sum((g * v).sum().item() for g, v in zip(grads, towards, strict=True))
     assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(slope, rel=1e-6)
+
+
+def test_a_folder_brings_it_back(tmp_path):
+    policy = tiny("ddpm", steps=2, network=CONFIGS[1], obs=OBS, dtype=torch.float32).split(1)
+    jolt(policy.network)
+    loaded = load_policy(save_policy(policy, tmp_path / "policy"), "cpu")
+    noise = policy.noise(4, generator())
+    assert loaded.config == policy.config
+    assert (loaded.act(observe(policy), noise) == policy.act(observe(policy), noise)).all()
 
 
 @pytest.mark.parametrize("config", [CONFIGS[i] for i in (1, 3, 4)])
