@@ -110,8 +110,12 @@ class Known:
 
     def steps(self, count: int) -> list[Known]:
         """Rows of `count` steps, one batch after the other, as one of these per step."""
-        films = zip(*(zip(*(part.chunk(count) for part in film), strict=True) for film in self.films), strict=True)
-        local = [None] * count if self.local is None else self.local.chunk(count)
+
+        def split(rows: Tensor) -> tuple[Tensor, ...]:
+            return rows.unflatten(0, (count, -1)).unbind()
+
+        films = zip(*(zip(*map(split, film), strict=True) for film in self.films), strict=True)
+        local = [None] * count if self.local is None else split(self.local)
         return [Known(list(film), added) for film, added in zip(films, local, strict=True)]
 
 
@@ -201,7 +205,7 @@ class ConditionalUNet(Denoiser):
 
     def fold(self, times: Float[Tensor, "K E"], condition: Float[Tensor, "B C"]) -> Step:
         """The same network for walking a chain: convolutions, norms and multiply-adds are all that a step computes."""
-        count, batch = len(times), len(condition)
+        count, batch = times.shape[0], condition.shape[0]  # `len` would fix the batch of an exported graph
         rows = times[:, None].expand(-1, batch, -1).flatten(0, 1), condition.expand(count, -1, -1).flatten(0, 1)
         known = self.know(*rows).steps(count)
         return lambda k, x: self.walk(x, known[k])

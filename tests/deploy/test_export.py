@@ -68,7 +68,7 @@ def test_parity_with_frozen_prefix(tmp_path, suffix):
 
 @pytest.mark.parametrize("local", [False, True])
 def test_parity_of_a_unet(tmp_path, local):
-    network = UNet((16, 32), time_dim=8, local=local)
+    network = UNet((16, 32), time_dim=8, local=local, film_layers=1 if local else 3)
     config = dataclasses.replace(CONFIGS["ddim5"], network=network, n_obs_steps=2)
     base = make_policy("history")
     policy = config.build(dataclasses.replace(base.spec, horizon=4, n_obs_steps=2, n_action_steps=3))
