@@ -9,10 +9,10 @@ from noisepilot.experiments.cli import main
 from noisepilot.experiments.env_ref import EnvRef
 from noisepilot.experiments.pretrain import build_policy
 from noisepilot.experiments.run_folder import RunFolder
-from noisepilot.policies import PolicyConfig, load_policy
+from noisepilot.policies import PolicyConfig, UNet, load_policy
 from noisepilot.policies.storage import find_policy
 
-from .runs import POLICY, PRETRAIN, metrics, pretrained, write_data
+from .runs import BC, POLICY, PRETRAIN, metrics, pretrained, write_data
 
 
 def acts(policy, count=3):
@@ -48,6 +48,17 @@ def test_it_learns_to_repeat_what_every_demonstration_does(tmp_path):
     obs = torch.tensor([[[1.5, 0.0]], [[-1.5, 0.0]]])
     action = policy.act({"state": obs}, generator=torch.Generator().manual_seed(0))[:, 0]
     assert (action.sign() == torch.tensor([[1.0], [-1.0]])).all()
+
+
+@pytest.mark.parametrize(("kind", "step_size"), [("diffusion", False), ("shortcut", True)])
+def test_the_network_is_chosen_by_name(tmp_path, kind, step_size):
+    demos = write_data(tmp_path / "demos.npz")
+    chosen = ["--kind", kind, "--policy.network", "unet", "--policy.network.down-dims", "8", "16"]
+    options = ["--policy.network.time-dim", "8", "--policy.sampler.steps", "2", *BC]
+    assert main(["pretrain", "default", "--data", demos, "--out", str(tmp_path / "run"), *chosen, *options]) == 0
+    policy = load_policy(find_policy(tmp_path / "run"))
+    assert policy.config.network == UNet((8, 16), time_dim=8, step_size=step_size)
+    assert acts(policy).isfinite().all()
 
 
 def test_constant_dimensions_come_back_as_they_were(tmp_path):
