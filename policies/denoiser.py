@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..shapes import Float
 from .sampler import Step
 from .vision.encoder import Encoder
@@ -37,6 +38,24 @@ class Sizes:
     def features(self) -> int:
         """F: length of the flat observation."""
         return self.whole + self.n_obs_steps * sum(self.obs)
+
+    def require_times(self) -> None:
+        """Refuse features that cannot be told apart by time.
+
+        Raises:
+            UserError: if some belong to all times together.
+        """
+        if self.whole:
+            raise UserError(
+                "this network takes observations time by time, but the encoder stacks pictures of all times: "
+                "set n_obs_steps to 1, or take another encoder"
+            )
+
+    def by_time(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B T D"]:
+        """What each time contributes to flat features, D numbers."""
+        times = self.n_obs_steps
+        parts = features.split([times * length for length in self.obs], 1)
+        return torch.cat([part.unflatten(1, (times, -1)) for part in parts], 2)
 
 
 class Denoiser(nn.Module):

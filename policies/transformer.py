@@ -62,7 +62,12 @@ class Transformer:
             raise UserError("condition_layers make a memory to attend to: set cross to True, or condition_layers to 0")
 
     def build(self, sizes: Sizes) -> DenoisingTransformer:
-        """The network for observations and chunks of these sizes."""
+        """The network for observations and chunks of these sizes.
+
+        Raises:
+            UserError: for observations that are not told apart by time.
+        """
+        sizes.require_times()
         return DenoisingTransformer(self, sizes)
 
 
@@ -79,7 +84,7 @@ class Memory(nn.Module):
 
     def __init__(self, config: Transformer, sizes: Sizes) -> None:
         super().__init__()
-        self.obs, self.width = sizes.obs, config.width
+        self.sizes, self.width = sizes, config.width
         self.tokens = sizes.n_obs_steps if sizes.obs else 0
         """T, or none where nothing is observed"""
         self.mixes = config.condition_layers > 0
@@ -102,9 +107,7 @@ class Memory(nn.Module):
         """Tokens of the observations, one after the other."""
         if not self.tokens:
             return features
-        parts = features.split([self.tokens * dim for dim in self.obs], 1)
-        at_times = torch.cat([part.unflatten(1, (self.tokens, -1)) for part in parts], -1)
-        tokens = self.drop(self.embed(at_times) + self.position[1:])
+        tokens = self.drop(self.embed(self.sizes.by_time(features)) + self.position[1:])
         return (tokens if self.mixes else self.encoder(tokens)).flatten(1)
 
     def of_observations(self, condition: Float[Tensor, "B C"]) -> Float[Tensor, "B T D"]:

@@ -79,7 +79,8 @@ class UNet:
         """The network for observations and chunks of these sizes.
 
         Raises:
-            UserError: for a horizon that cannot be halved often enough, or that is shorter than local observations.
+            UserError: for a horizon that cannot be halved often enough, and for local observations that are more than
+                the horizon has steps or not told apart by time.
         """
         halved = 2 ** (len(self.down_dims) - 1)
         if sizes.horizon % halved:
@@ -87,6 +88,8 @@ class UNet:
                 f"horizon {sizes.horizon} must be a multiple of {halved} for {len(self.down_dims)} down_dims: "
                 "change the horizon, or give fewer down_dims"
             )
+        if self.local:
+            sizes.require_times()
         if self.local and sizes.n_obs_steps > sizes.horizon:
             raise UserError(
                 f"local conditioning has one observation per step of the chunk: n_obs_steps {sizes.n_obs_steps} "
@@ -161,10 +164,9 @@ class LocalCondition(nn.Module):
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B DH"]:
         """Flat again: all steps of one number after the other."""
-        sizes, times = self.sizes, self.sizes.n_obs_steps
-        parts = features.split([times * d for d in sizes.obs], 1)
-        columns = torch.cat([part.unflatten(1, (times, -1)) for part in parts], 2).transpose(1, 2)
-        return pad(columns, (0, sizes.horizon - times)).flatten(1)
+        sizes = self.sizes
+        columns = sizes.by_time(features).transpose(1, 2)
+        return pad(columns, (0, sizes.horizon - sizes.n_obs_steps)).flatten(1)
 
 
 class ConditionalUNet(Denoiser):

@@ -1,8 +1,8 @@
 """Networks that turn pictures into features, and augmentations."""
 
 from .augment import Jitter
-from .encoder import Draws, Encoder, EncoderConfig
+from .encoder import Draws, Encoder
 from .rgb import ResNet
 from .vit import ViT
 
-__all__ = ["Draws", "Encoder", "EncoderConfig", "Jitter", "ResNet", "ViT"]
+__all__ = ["Draws", "Encoder", "Jitter", "ResNet", "ViT"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,6 @@ from .augment import Jitter, centre_crop, crop, draw_crop, draw_jitter, draw_shi
 
 Shape = tuple[int, int, int]
 """(H, W, C)"""
-
-
-class EncoderConfig(Protocol):
-    """A description of an encoder."""
-
-    def build(self, images: Mapping[str, Shape], state: int, n_obs_steps: int) -> Encoder:
-        """The encoder of cameras, name -> (H, W, C), beside states of length `state`, with T = n_obs_steps."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from ...errors import UserError, at_least
 from ...shapes import Float
+from ..attention import Block
 from .augment import Jitter
 from .encoder import Draws, Encoder, Shape
 
@@ -53,24 +53,6 @@ class ViT:
         return ViTEncoder(self, images, state, n_obs_steps)
 
 
-class Block(nn.Module):
-    """Attention and a perceptron, each on the normalised input and added to it."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.act = nn.GELU()
-
-    def forward(self, x: Float[Tensor, "B P D"]) -> Float[Tensor, "B P D"]:
-        """One layer."""
-        q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.down(self.act(self.up(self.norm2(x))))
-
-
 class Transformer(nn.Module):
     """Pictures to patches that have seen one another."""
 
@@ -84,7 +66,7 @@ class Transformer(nn.Module):
         self.cut = nn.Sequential(*layers)
         self.patches = _patches(config, size)
         self.place = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, self.patches, width), std=0.02))
-        self.blocks = nn.Sequential(*(Block(width, config.heads) for _ in range(config.depth)))
+        self.blocks = nn.Sequential(*(Block(width, config.heads, dropout=0.0) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(width)
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):

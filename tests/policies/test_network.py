@@ -5,10 +5,10 @@ import torch
 
 from noisepilot.errors import UserError
 from noisepilot.policies import MLP, CriticMLP
-from noisepilot.policies.denoiser import Denoiser, Sizes
+from noisepilot.policies.denoiser import Sizes
 from noisepilot.policies.network import TimeEmbedding
 
-from .toys import generator
+from .toys import check_fold, generator
 
 SIZES = Sizes((3,), 1, 4, 2)
 CONFIGS = [
@@ -27,14 +27,7 @@ def test_fold_equals_forward(config, batch):
     torch.manual_seed(0)
     network = config.build(SIZES).double()
     features, x = torch.randn(batch, 3, dtype=torch.float64), torch.randn(batch, 4, 2, dtype=torch.float64)
-    condition = network.condition(features)
-    times = network.time_embedding(torch.arange(6, dtype=torch.float64))
-    step, plain = network.fold(times, condition), Denoiser.fold(network, times, condition)
-    for k in range(6):
-        forward = network(x, times[k].expand(batch, -1), condition)
-        assert forward.shape == x.shape
-        for folded in (step, plain):
-            assert (folded(k, x) - forward).abs().max() < 1e-12
+    check_fold(network, x, features)
 
 
 def test_sizes_follow_the_configuration():

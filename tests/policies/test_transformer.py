@@ -8,10 +8,10 @@ import torch
 from noisepilot.algos.bc import BC
 from noisepilot.algos.reinflow import NoiseMLP
 from noisepilot.errors import UserError
-from noisepilot.policies import MeanFlow, Stochastic, Transformer, load_policy, save_policy
-from noisepilot.policies.denoiser import Denoiser, Sizes
+from noisepilot.policies import MeanFlow, Stochastic, Transformer, UNet, load_policy, save_policy
+from noisepilot.policies.denoiser import Sizes
 
-from .toys import KINDS, generator, jolt, observe, tiny
+from .toys import KINDS, check_fold, generator, jolt, observe, tiny
 
 TINY = Transformer(layers=2, heads=2, width=8, dropout=0.0)
 CONFIGS = [
@@ -32,16 +32,7 @@ def test_fold_equals_forward(config, batch):
     network = config.build(Sizes((3, 2), 3, 4, 2)).double()
     jolt(network)
     features, x = (torch.randn(batch, *n, dtype=torch.float64) for n in ((15,), (4, 2)))
-    condition = network.condition(features)
-    assert condition.shape == (batch, network.condition_dim)
-    times = network.time_embedding(torch.arange(6, dtype=torch.float64))
-    assert times.shape == (6, network.time_dim)
-    step, plain = network.fold(times, condition), Denoiser.fold(network, times, condition)
-    for k in range(6):
-        forward = network(x, times[k].expand(batch, -1), condition)
-        assert forward.shape == x.shape
-        for folded in (step, plain):
-            assert (folded(k, x) - forward).abs().max() < 1e-12
+    check_fold(network, x, features)
 
 
 def reaches(config, *, of_chunk: bool):
@@ -205,3 +196,10 @@ def test_refusals(settings, words):
     with pytest.raises(UserError, match=words) as error:
         Transformer(**settings)
     assert "\n" not in str(error.value)
+
+
+def test_features_of_all_times_together_are_refused():
+    sizes = Sizes((3,), 2, 4, 2, whole=8)
+    for config in (TINY, UNet((8,), groups=4, last_groups=4, local=True)):
+        with pytest.raises(UserError, match="set n_obs_steps to 1"):
+            config.build(sizes)

@@ -12,11 +12,11 @@ from noisepilot.algos.reinflow import ReinFlow
 from noisepilot.errors import UserError
 from noisepilot.experiments.recipe import kinds, with_network
 from noisepilot.policies import PolicyConfig, Stochastic, UNet
-from noisepilot.policies.denoiser import Denoiser, Sizes
+from noisepilot.policies.denoiser import Sizes
 from noisepilot.policies.packed import packed
 from noisepilot.policies.storage import load_policy, save_policy
 
-from .toys import KINDS, generator, jolt, observe, tiny
+from .toys import KINDS, check_fold, generator, jolt, observe, tiny
 
 SIZES = Sizes((3, 2), 2, 4, 2)
 SMALL = UNet((8, 16), 3, groups=4, last_groups=2, time_dim=4)
@@ -37,16 +37,7 @@ def test_fold_equals_forward(config, batch):
     torch.manual_seed(0)
     network = config.build(SIZES).double()
     features, x = torch.randn(batch, 10, dtype=torch.float64), torch.randn(batch, 4, 2, dtype=torch.float64)
-    condition, times = network.condition(features), network.time_embedding(torch.arange(3, dtype=torch.float64))
-    assert condition.shape == (batch, network.condition_dim)
-    assert times.shape == (3, network.time_dim)
-    step, plain = network.fold(times, condition), Denoiser.fold(network, times, condition)
-    for k in range(3):
-        forward = network(x, times[k].expand(batch, -1), condition)
-        assert forward.shape == x.shape
-        assert (forward - network(x, times[k - 1].expand(batch, -1), condition)).abs().max() > 1e-6
-        for folded in (step, plain):
-            assert (folded(k, x) - forward).abs().max() < 1e-12
+    check_fold(network, x, features)
 
 
 def test_a_step_computes_nothing_but_the_chunk():

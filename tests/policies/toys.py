@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from noisepilot.policies import MLP, CosinePath, LinearPath, Policy, PolicyConfig, Sampler
+from noisepilot.policies.denoiser import Denoiser
 from noisepilot.spec import ArraySpec
 
 TINY = MLP(hidden=(12, 12, 12), condition_hidden=(6,), time_dim=4, activation="mish")
@@ -67,3 +68,18 @@ def jolt(module: torch.nn.Module, size: float = 0.1, seed: int = 9) -> None:
     with torch.no_grad():
         for p in module.parameters():
             p += size * torch.randn(p.shape, generator=g, dtype=torch.float64).to(p.dtype)
+
+
+def check_fold(network: Denoiser, x: torch.Tensor, features: torch.Tensor, steps: int = 6) -> None:
+    """Walking a chain by `fold`, the network's own or the plain one, is the same network."""
+    condition = network.condition(features)
+    assert condition.shape == (len(x), network.condition_dim)
+    times = network.time_embedding(torch.arange(steps, dtype=torch.float64))
+    assert times.shape == (steps, network.time_dim)
+    own, plain = network.fold(times, condition), Denoiser.fold(network, times, condition)
+    for k in range(steps):
+        forward = network(x, times[k].expand(len(x), -1), condition)
+        assert forward.shape == x.shape
+        assert (forward - network(x, times[k - 1].expand(len(x), -1), condition)).abs().max() > 1e-6  # it sees the time
+        for folded in (own, plain):
+            assert (folded(k, x) - forward).abs().max() < 1e-12
