@@ -137,7 +137,7 @@ class Policy(ActorModule):
     # Observations
 
     def encode(self, obs: Mapping[str, Tensor], augment: Draws | None = None) -> Context:
-        """Normalise and flatten physical observations, name -> (B, T, ...); encode pictures, once.
+        """The context of physical observations, name -> (B, T, ...); each picture is encoded once.
 
         Args:
             obs: with pictures as bytes.
@@ -146,6 +146,29 @@ class Policy(ActorModule):
         Raises:
             UserError: for a missing observation or another shape.
         """
+        own = self.prefix.encoder if self.prefix else None
+        frozen = self.features(obs, augment, own) if own else None
+        return self.context(self.features(obs, augment), frozen)
+
+    def features(
+        self, obs: Mapping[str, Tensor], augment: Draws | None = None, encoder: Encoder | None = None
+    ) -> Float[Tensor, "B F"]:
+        """Normalised, flat observations after what `encoder`, None: the policy's own, makes of pictures.
+
+        Raises:
+            UserError: as `encode`.
+        """
+        states = self._states(obs)
+        encoder = encoder or self.network.encoder
+        if encoder is None:
+            return torch.cat([x.flatten(1) for x in states], 1)
+        weights = next(encoder.parameters())
+        none = weights.new_empty(len(next(iter(obs.values()))), encoder.n_obs_steps, 0)
+        seen = encoder(torch.cat([none, *states], 2), obs, augment)
+        return torch.cat([seen, *(x.flatten(1) for x in states)], 1)
+
+    def _states(self, obs: Mapping[str, Tensor]) -> list[Float[Tensor, "B T S"]]:
+        """What is not a picture, normalised."""
         states = []
         for name, spec in self.flat_obs.items():
             if name not in obs:
@@ -154,11 +177,7 @@ class Policy(ActorModule):
             if tuple(obs[name].shape[1:]) != expected:
                 raise UserError(f"observation '{name}' has shape {tuple(obs[name].shape)}, expected (B, *{expected})")
             states.append(self.normalizer.normalize(name, obs[name]))
-        if self.network.encoder is None:
-            return self.context(torch.cat([x.flatten(1) for x in states], 1))
-        own = self.prefix.encoder if self.prefix else None
-        frozen = _seen(own, states, obs, augment) if own else None
-        return self.context(_seen(self.network.encoder, states, obs, augment), frozen)
+        return states
 
     def context(self, features: Float[Tensor, "B F"], frozen: Float[Tensor, "B F"] | None = None) -> Context:
         """Condition on features that are made already; `frozen`: see `Context`."""
@@ -365,16 +384,6 @@ class Policy(ActorModule):
         if policy.prefix is not None:
             policy.prefix.load_state_dict(self.network.state_dict())
         return policy
-
-
-def _seen(
-    encoder: Encoder, states: list[Tensor], obs: Mapping[str, Tensor], augment: Draws | None
-) -> Float[Tensor, "B F"]:
-    """What an encoder makes of pictures, then the normalised states, (B, T, S) each."""
-    weights = next(encoder.parameters())
-    none = weights.new_empty(len(next(iter(obs.values()))), encoder.n_obs_steps, 0)
-    seen = encoder(torch.cat([none, *states], 2), obs, augment)
-    return torch.cat([seen, *(x.flatten(1) for x in states)], 1)
 
 
 def _explored(sampler: Sampler, explore: Exploration | None) -> Sampler:
