@@ -12,7 +12,7 @@ from noisepilot.algos.reinflow import NoiseMLP, ReinFlow
 from noisepilot.algos.returns import Ends
 from noisepilot.algos.rollout import Rollout
 from noisepilot.errors import UserError
-from noisepilot.policies import Stochastic
+from noisepilot.policies import CriticMLP, Stochastic
 
 from ..policies.toys import generator
 from ..policies.vision.toys import CAMERA, VIT, encodings, scene, seeing
@@ -131,3 +131,32 @@ def test_both_encoders_learn(algo):
     algo.update(state, rollout, g)
     for encoder, old in zip((state.policy.network.encoder, state.critic.encoder), before, strict=True):
         assert not any(torch.equal(p, q) for p, q in zip(encoder.parameters(), old, strict=True))
+
+
+LEARNING = {"epochs": 4, "critic": CriticMLP((32, 32, 32)), "actor_lr": 1e-3, "critic_lr": 3e-3, "clip": 0.1}
+LEARNERS = [
+    DPPO(explore=Stochastic(min_std=0.3), gamma_denoise=0.9, minibatch=512, **LEARNING),
+    ReinFlow(
+        repeats=1,
+        minibatch=128,
+        noise=NoiseMLP((16,), max_std=0.4),
+        entropy_coef=0.0,
+        log_prob_range=(-10.0, 10.0),
+        **LEARNING | {"actor_lr_min": None},
+    ),
+]
+
+
+@pytest.mark.parametrize("algo", LEARNERS, ids=["dppo", "reinflow"])
+def test_reward_teaches_to_see(algo):
+    """The action shall be where the bright square is; a policy that does not see it pays the targets' variance."""
+    state, g, slots = algo.init(seeing(encoder=replace(VIT, shift=0))), generator(0), 128
+    for i in range(60):
+        obs, target = scene(slots, i)
+        action, extras = algo.act(state, obs, g)
+        reward, ended = -(action - target).square().sum((1, 2))[None], torch.ones(1, slots, dtype=torch.bool)
+        kept, following = ({name: value[None] for name, value in values.items()} for values in (extras, obs))
+        algo.update(state, Rollout(kept, following, reward, Ends(ended, ~ended)), g)
+    obs, target = scene(256, 999)
+    error = (state.policy.act(obs, generator=g) - target).square().mean()
+    assert error < 0.6 * target.var()
