@@ -69,7 +69,12 @@ class Distill:
         self, state: BCState, teacher: Policy, features: Float[Tensor, "B F"], generator: torch.Generator
     ) -> Tensor:
         """One gradient step on fresh noise; returns the loss."""
-        noise, action = self.targets(teacher, features, generator)
-        t = torch.zeros(len(features), device=features.device, dtype=torch.float64)
-        loss = state.policy.loss(state.policy.context(features), action, t, noise).mean()
-        return self.fit.apply(state, loss)
+        policy, draws = state.policy, self.fit.draws
+        noise, action = self.targets(teacher, features.repeat_interleave(draws, 0), generator)
+        t = torch.zeros(len(noise), device=features.device, dtype=torch.float64)
+
+        def loss(rows: slice) -> Tensor:
+            drawn, context = self.fit.drawn(rows), policy.context(features[rows]).repeat(draws)
+            return policy.loss(context, action[drawn], t[drawn], noise[drawn]).mean()
+
+        return self.fit.apply(state, loss, len(features))

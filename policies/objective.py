@@ -9,7 +9,7 @@ flow-matching network regresses is data - noise; a shortcut or mean-flow network
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,21 @@ if TYPE_CHECKING:
 Chunk = Float[Tensor, "B H A"]
 
 
-class Objective(Protocol):
+@dataclass(frozen=True)
+class Points:
+    """Where on the path chunks are looked at: all that is random about a loss, drawn before it is computed."""
+
+    t: Float[Tensor, " B"]
+    noise: Chunk
+    d: Float[Tensor, " B"] | None = None
+    """size of the step that starts at t; None: the objective knows no steps"""
+
+    def rows(self, which: slice | Tensor) -> Points:
+        """Those of some chunks."""
+        return Points(self.t[which], self.noise[which], None if self.d is None else self.d[which])
+
+
+class Objective:
     """A way of training."""
 
     one_step: ClassVar[bool]
@@ -32,17 +46,25 @@ class Objective(Protocol):
 
     def check(self, config: PolicyConfig) -> None:
         """Refuse a policy that this objective cannot train."""
-        ...
+        raise NotImplementedError
+
+    def draw(self, policy: Policy, data: Chunk, generator: torch.Generator | None) -> Points:
+        """Times, steps and noise for a batch."""
+        raise NotImplementedError
+
+    def loss_at(self, policy: Policy, context: Context, data: Chunk, points: Points) -> Float[Tensor, " B"]:
+        """Loss per sample of normalised data, with everything given; rows may be left out, not reordered."""
+        raise NotImplementedError
 
     def loss(
         self, policy: Policy, context: Context, data: Chunk, generator: torch.Generator | None
     ) -> Float[Tensor, " B"]:
-        """Loss per sample of normalised data, at times and noise drawn here."""
-        ...
+        """The same at points drawn here."""
+        return self.loss_at(policy, context, data, self.draw(policy, data, generator))
 
 
 @dataclass(frozen=True)
-class Matching:
+class Matching(Objective):
     """Denoising score matching (Ho et al. 2020) or flow matching (Lipman et al. 2023): regression at one time.
 
     Times are drawn by the path.
@@ -55,16 +77,18 @@ class Matching:
         if config.network.step_size:
             raise UserError("objective 'Matching' has no step size: set network.step_size to False")
 
-    def loss(
-        self, policy: Policy, context: Context, data: Chunk, generator: torch.Generator | None
-    ) -> Float[Tensor, " B"]:
-        """Squared error of the prediction."""
+    def draw(self, policy: Policy, data: Chunk, generator: torch.Generator | None) -> Points:
+        """Times by the path."""
         t = policy.config.path.draw_t(len(data), generator, data.device)
-        return policy.loss(context, data, t, _noise(data, generator))
+        return Points(t, _noise(data, generator))
+
+    def loss_at(self, policy: Policy, context: Context, data: Chunk, points: Points) -> Float[Tensor, " B"]:
+        """Squared error of the prediction."""
+        return policy.loss(context, data, points.t, points.noise)
 
 
 @dataclass(frozen=True)
-class Shortcut:
+class Shortcut(Objective):
     """One network for any number of steps (Frans et al. 2024, arXiv:2410.12557).
 
     A part of each batch must agree with two steps of half the size, the rest matches the flow with d = 0. Defaults
@@ -83,28 +107,19 @@ class Shortcut:
         """Needs a velocity network that sees the step size, on the linear path."""
         _require_average_velocity("Shortcut", config)
 
-    def loss(
-        self, policy: Policy, context: Context, data: Chunk, generator: torch.Generator | None
-    ) -> Float[Tensor, " B"]:
-        """Squared error of the velocity, self-consistency rows first."""
+    def draw(self, policy: Policy, data: Chunk, generator: torch.Generator | None) -> Points:
+        """Self-consistency rows first."""
         rows, device = int(len(data) * self.bootstrap), data.device
         level = torch.randint(self.levels, (rows,), generator=generator, device=device)
         parts = 2**level
         u = torch.rand(rows, generator=generator, device=device, dtype=torch.float64)
         t = torch.cat([(u * parts).floor() / parts, policy.config.path.draw_t(len(data) - rows, generator, device)])
         d = torch.cat([1 / parts.double(), torch.zeros(len(data) - rows, device=device, dtype=torch.float64)])
-        return self.loss_at(policy, context, data, t.to(data), d.to(data), _noise(data, generator))
+        return Points(t.to(data), _noise(data, generator), d.to(data))
 
-    def loss_at(
-        self,
-        policy: Policy,
-        context: Context,
-        data: Chunk,
-        t: Float[Tensor, " B"],
-        d: Float[Tensor, " B"],
-        noise: Chunk,
-    ) -> Float[Tensor, " B"]:
-        """The loss with everything given: rows with d > 0, which come first, bootstrap."""
+    def loss_at(self, policy: Policy, context: Context, data: Chunk, points: Points) -> Float[Tensor, " B"]:
+        """Squared error of the velocity; rows with d > 0, which come first, bootstrap."""
+        t, d, noise = _with_steps(points)
         keep = 1 - self.delta
         x = (1 - keep * _wide(t)) * noise + _wide(t) * data
         rows = int((d > 0).sum())
@@ -112,16 +127,16 @@ class Shortcut:
             [self._two_halves(policy, context.rows(slice(rows)), x[:rows], t[:rows], d[:rows] / 2),
              data[rows:] - keep * noise[rows:]]
         )  # fmt: skip
-        return (policy.predict(context, x, t, d) - target).square().mean((1, 2))
+        return (_predict(policy, context, x, t, d) - target).square().mean((1, 2))
 
     @torch.no_grad()
     def _two_halves(self, policy: Policy, context: Context, x: Chunk, t: Tensor, half: Tensor) -> Chunk:
-        first = policy.predict(context, x, t, half)
-        return (first + policy.predict(context, x + _wide(half) * first, t + half, half)) / 2
+        first = _predict(policy, context, x, t, half)
+        return (first + _predict(policy, context, x + _wide(half) * first, t + half, half)) / 2
 
 
 @dataclass(frozen=True)
-class MeanFlow:
+class MeanFlow(Objective):
     """The average velocity over [t, s] from its differential identity (Geng et al. 2025, arXiv:2505.13447).
 
     With d = s - t and time running to the data, (s - t) u = integral of v from t to s; its derivative in t at fixed s
@@ -139,37 +154,28 @@ class MeanFlow:
         """Needs a velocity network that sees the step size, on the linear path."""
         _require_average_velocity("MeanFlow", config)
 
-    def loss(
-        self, policy: Policy, context: Context, data: Chunk, generator: torch.Generator | None
-    ) -> Float[Tensor, " B"]:
-        """Squared error of the average velocity."""
+    def draw(self, policy: Policy, data: Chunk, generator: torch.Generator | None) -> Points:
+        """Both ends of every interval, of which a share has no length."""
         n, device = len(data), data.device
         ends = torch.stack([self.times(n, generator, device) for _ in range(2)]).sort(0).values
         plain = torch.rand(n, generator=generator, device=device, dtype=torch.float64) < self.matching
         d = torch.where(plain, 0.0, ends[1] - ends[0])
-        return self.loss_at(policy, context, data, ends[0].to(data), d.to(data), _noise(data, generator))
+        return Points(ends[0].to(data), _noise(data, generator), d.to(data))
 
-    def loss_at(
-        self,
-        policy: Policy,
-        context: Context,
-        data: Chunk,
-        t: Float[Tensor, " B"],
-        d: Float[Tensor, " B"],
-        noise: Chunk,
-    ) -> Float[Tensor, " B"]:
-        """The loss with everything given."""
+    def loss_at(self, policy: Policy, context: Context, data: Chunk, points: Points) -> Float[Tensor, " B"]:
+        """Squared error of the average velocity."""
+        t, d, noise = _with_steps(points)
         x, velocity = (1 - _wide(t)) * noise + _wide(t) * data, data - noise
         with torch.no_grad():
             one = torch.ones_like(t)
-            slope = torch.func.jvp(lambda x, t, d: policy.predict(context, x, t, d), (x, t, d), (velocity, one, -one))[
-                1
-            ]
-        return (policy.predict(context, x, t, d) - (velocity + _wide(d) * slope)).square().mean((1, 2))
+            slope = torch.func.jvp(
+                lambda x, t, d: _predict(policy, context, x, t, d), (x, t, d), (velocity, one, -one)
+            )[1]
+        return (_predict(policy, context, x, t, d) - (velocity + _wide(d) * slope)).square().mean((1, 2))
 
 
 @dataclass(frozen=True)
-class Consistency:
+class Consistency(Objective):
     """Consistency training (Song et al. 2023; Song & Dhariwal 2023): neighbours on one path agree about its end.
 
     f(x, t) = x + (1 - t) v(x, t) is the end; at t = 1 it is x itself, whatever the network says. Two points of the
@@ -187,17 +193,14 @@ class Consistency:
         if config.predicts != "velocity" or config.network.step_size:
             raise UserError("objective 'Consistency' needs predicts 'velocity' and a network without step_size")
 
-    def loss(
-        self, policy: Policy, context: Context, data: Chunk, generator: torch.Generator | None
-    ) -> Float[Tensor, " B"]:
-        """Distance between the ends that neighbours predict, weighted by 1 / step."""
+    def draw(self, policy: Policy, data: Chunk, generator: torch.Generator | None) -> Points:
+        """The earlier one of two neighbours."""
         t = policy.config.path.draw_t(len(data), generator, data.device).to(data) * (1 - 1 / self.levels)
-        return self.loss_at(policy, context, data, t, _noise(data, generator))
+        return Points(t, _noise(data, generator))
 
-    def loss_at(
-        self, policy: Policy, context: Context, data: Chunk, t: Float[Tensor, " B"], noise: Chunk
-    ) -> Float[Tensor, " B"]:
-        """The loss with everything given."""
+    def loss_at(self, policy: Policy, context: Context, data: Chunk, points: Points) -> Float[Tensor, " B"]:
+        """Distance between the ends that neighbours predict, weighted by 1 / step."""
+        t, noise = points.t, points.noise
         later = t + 1 / self.levels
         with torch.no_grad():
             target = self._end(policy, context, data, later, noise)
@@ -207,11 +210,22 @@ class Consistency:
 
     def _end(self, policy: Policy, context: Context, data: Chunk, t: Float[Tensor, " B"], noise: Chunk) -> Chunk:
         x = (1 - _wide(t)) * noise + _wide(t) * data
-        return x + (1 - _wide(t)) * policy.predict(context, x, t)  # unbounded: a bound would stop the gradient
+        return x + (1 - _wide(t)) * _predict(policy, context, x, t)  # unbounded: a bound would stop the gradient
 
 
 def _noise(data: Chunk, generator: torch.Generator | None) -> Chunk:
     return torch.randn(data.shape, generator=generator, device=data.device, dtype=data.dtype)
+
+
+def _predict(policy: Policy, context: Context, x: Chunk, t: Tensor, d: Tensor | None = None) -> Chunk:
+    """The network's answer in the precision of the losses, whichever it computes in."""
+    return policy.predict(context, x, t, d).to(x.dtype)
+
+
+def _with_steps(points: Points) -> tuple[Tensor, Tensor, Chunk]:
+    if points.d is None:
+        raise ValueError("these points have no step sizes: draw them by the same objective")
+    return points.t, points.d, points.noise
 
 
 def _wide(t: Float[Tensor, " B"]) -> Float[Tensor, "B 1 1"]:

@@ -68,7 +68,7 @@ def cloned(kind: str):
     state, g = bc.init(policy), generator()
     for _ in range(600):
         batch = batch_of(128, g)
-        bc.apply(state, policy.config.objective.loss(policy, policy.encode(batch.obs), batch.action, g).mean())
+        bc.update(state, batch.obs, batch.action, g)
     return state.averaged()
 
 

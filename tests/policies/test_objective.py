@@ -18,7 +18,7 @@ from noisepilot.policies import (
     Shortcut,
     TimeDraw,
 )
-from noisepilot.policies.objective import Objective
+from noisepilot.policies.objective import Objective, Points
 
 from .toys import generator, tiny
 
@@ -41,7 +41,7 @@ def batch(policy, rows=6):
 def test_without_a_step_it_is_flow_matching(objective):
     policy = tiny("flow", network=STEP, objective=objective)
     context, data, t, noise = batch(policy)
-    special = objective.loss_at(policy, context, data, t, torch.zeros_like(t), noise)
+    special = objective.loss_at(policy, context, data, Points(t, noise, torch.zeros_like(t)))
     plain = policy.loss(context, data, t, noise)
     assert (special - plain).abs().max() < 1e-14
 
@@ -59,7 +59,7 @@ def test_mean_flow_target_is_the_derivative_along_the_path():
     slope = (average(t + h, d - h) - average(t - h, d + h)) / (2 * h)[:, None, None]
     target = data - noise + 0.4 * slope
     expected = (average(t, d) - target).square().mean((1, 2))
-    assert (policy.config.objective.loss_at(policy, context, data, t, d, noise) - expected).abs().max() < 1e-6
+    assert (policy.config.objective.loss_at(policy, context, data, Points(t, noise, d)) - expected).abs().max() < 1e-6
 
 
 def test_shortcut_agrees_with_two_steps_of_half_the_size():
@@ -71,7 +71,7 @@ def test_shortcut_agrees_with_two_steps_of_half_the_size():
     middle = x + 0.25 * policy.predict(context, x, t, half)
     end = middle + 0.25 * policy.predict(context, middle, t + half, half)
     expected = (policy.predict(context, x, t, d) - (end - x) / 0.5).square().mean((1, 2))
-    loss = policy.config.objective.loss_at(policy, context, data, t, d, noise)
+    loss = policy.config.objective.loss_at(policy, context, data, Points(t, noise, d))
     assert (loss - expected).abs().max() < 1e-14
 
 

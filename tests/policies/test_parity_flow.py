@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from noisepilot.policies import Sampler, TimeDraw
+from noisepilot.policies.objective import Points
 
 from ..algos.test_parity_reinflow import close, policy_of
 from .parity import Fixture
@@ -61,7 +62,7 @@ def test_shortcut(shared_data):
     close(t, f.tensor("out64.t"))
     close(d, f.tensor("out64.d"))
     noise = torch.cat([f.tensor("draw.x0_sc"), f.tensor("draw.x0_fm")])
-    loss = policy.config.objective.loss_at(policy, context, f.tensor("x1"), t, d, noise).mean()
+    loss = policy.config.objective.loss_at(policy, context, f.tensor("x1"), Points(t, noise, d)).mean()
     close(loss, f.tensor("out64.loss"))
     loss.backward()
     for key, parameter in policy.network.named_parameters():
