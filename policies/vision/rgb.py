@@ -94,6 +94,11 @@ class ResNetEncoder(Encoder):
             self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
         self.per_step = (2 * config.keypoints,) * len(images)
 
+    @property
+    def backbones(self) -> list[ResNet18]:
+        """One, or one per camera."""
+        return [network.backbone for network in self.networks]
+
     def forward(
         self, state: Float[Tensor, "B T S"], images: Mapping[str, Tensor], augment: Draws | None = None
     ) -> Float[Tensor, "B F"]:
