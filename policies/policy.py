@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..shapes import Float, Int
 from ..spec import ArraySpec, EnvSpec, PolicySpec, split_pictures
 from .denoiser import Denoiser, Sizes
@@ -62,10 +62,27 @@ class PolicyConfig:
     """time from which the tuned network acts; earlier steps belong to a frozen copy. Set by fine-tuning"""
     encoder: ViT | ResNet | None = None
     """what makes features of pictures; None: there are none"""
+    observe: tuple[str, ...] | None = None
+    """names of the observations that are seen, `state images.front`; None: all"""
 
     def spec(self, obs: Mapping[str, ArraySpec], action: ArraySpec, control_hz: float = 0.0) -> PolicySpec:
         """The policy's specification for these observations and actions."""
-        return PolicySpec(obs, action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz)
+        return PolicySpec(self.seen(obs), action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz)
+
+    def seen(self, obs: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
+        """Those of the observations that the policy sees.
+
+        Raises:
+            UserError: for a name that is not among them, or none at all.
+        """
+        if self.observe is None:
+            return obs
+        for name in self.observe:
+            if name not in obs:
+                raise unknown("observation", name, obs)
+        if not self.observe:
+            raise UserError(f"policy.observe names nothing, so nothing would be seen: name some of {', '.join(obs)}")
+        return {name: array for name, array in obs.items() if name in self.observe}
 
     def spec_for(self, env: EnvSpec) -> PolicySpec:
         """The policy's specification in an environment."""
@@ -122,7 +139,8 @@ class Policy(ActorModule):
     def _build_encoder(self) -> Encoder | None:
         if self.config.encoder is None and self.pictures:
             raise UserError(
-                f"observation '{next(iter(self.pictures))}' is a picture: give the policy an encoder, or leave it out"
+                f"observation '{next(iter(self.pictures))}' is a picture: choose an encoder (policy.encoder, "
+                "resnet or vit), or leave it out (policy.observe)"
             )
         if self.config.encoder is None:
             return None

@@ -120,7 +120,7 @@ def test_augmentation_is_drawn_outside_and_never_in_acting():
 
 
 def test_pictures_and_encoders_belong_together():
-    with pytest.raises(UserError, match=r"observation 'images.front' is a picture: give the policy an encoder"):
+    with pytest.raises(UserError, match=r"observation 'images.front' is a picture: choose an encoder"):
         seeing(encoder=None)
     config = PolicyConfig(encoder=VIT)
     with pytest.raises(UserError, match="needs a camera"):
