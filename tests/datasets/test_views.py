@@ -33,7 +33,7 @@ def path(tmp_path):
 def test_a_pixel_is_the_mean_of_the_area_it_covers():
     old = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), dtype=np.uint8)
     means = old.reshape(2, 4, 2, 4, 3, 3).mean((2, 4))
-    assert np.array_equal(resized(old, (4, 4)), np.rint(means.astype(np.float32)))
+    assert np.abs(resized(old, (4, 4)) - means).max() < 0.501  # to the nearest whole number
     row = np.array([0, 90, 240], np.uint8).reshape(1, 1, 3, 1)  # each new pixel covers one and a half old ones
     assert resized(row, (1, 2)).flatten().tolist() == [30, 190]
     assert np.array_equal(resized(old, (8, 12)), old)

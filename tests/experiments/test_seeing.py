@@ -16,6 +16,7 @@ from noisepilot.policies.vision.resnet import ResNet18
 
 from .seeing import FACTORY, RESNET, TRAIN, VIT, write_demos
 
+FRONT = [*VIT, "--policy.observe", "images.front"]
 LIMIT = '"max_episode_steps": 6'
 
 
@@ -142,11 +143,7 @@ def changed(name, fn):
         (VIT, changed("images.front", lambda x: (x / 255).astype(np.float32)), "type float32, but pictures are uint8"),
         (VIT, changed("images.wrist", lambda x: x[:, :20]), "differ in size and share one network"),
         (RESNET, changed("images.wrist", lambda x: x[..., :1]), "has 1 channels, the ResNet 3"),
-        (
-            [*VIT, "--policy.observe", "images.front"],
-            changed("images.front", lambda x: x[:, :12]),
-            "at least 16 pixels",
-        ),
+        (FRONT, changed("images.front", lambda x: x[:, :12]), "at least 16 pixels"),
     ],
 )
 def test_pictures_that_cannot_be_learned_from_are_refused(refused, encoder, change, words):
@@ -185,6 +182,16 @@ def test_weights_that_do_not_fit_the_encoder(refused, made):
     (Path("other") / "config.json").write_text(json.dumps(config))
     (Path("other") / "model.safetensors").write_bytes((policy / "model.safetensors").read_bytes())
     assert "model.safetensors does not fit its config.json" in refused("eval", "other", "--data", "demos")
+
+
+def test_an_exported_policy_runs_where_there_is_more_to_see(made, tmp_path, capsys):
+    out, file = str(tmp_path / "run"), str(tmp_path / "policy.npz")
+    assert train("--data", str(made / "demos"), "--out", out, "--policy.observe", "state") == 0
+    assert main(["export", out, "--out", file, "--data", str(made / "demos")]) == 0
+    capsys.readouterr()
+    loop = split("--hz 1000 --episodes 1 --json")
+    assert main(["run", file, "--env", FACTORY, "--env-kwargs", f"{{{LIMIT}}}", *loop]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 6
 
 
 def test_a_policy_that_sees_is_not_exported(refused):
