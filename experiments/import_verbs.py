@@ -32,8 +32,8 @@ class Import:
 def import_weights(argv: list[str]) -> int:
     """`noisepilot import RECIPE [--kind flow] --weights state_200.pt --normalization N.npz --out FOLDER`."""
     from ..envs import make_core
-    from ..policies.official_sizes import sized
-    from ..policies.official_weights import fill, read_official
+    from ..policies.foreign.dppo_sizes import sized
+    from ..policies.foreign.dppo import fill, read_official
     from ..policies.storage import save_policy
 
     name, argv = take_positional(argv, "default")

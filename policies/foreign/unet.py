@@ -13,8 +13,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..errors import UserError
-from .unet import ConditionalUNet
+from ...errors import UserError
+from ..unet import ConditionalUNet
 
 Source = Literal["diffusion_policy", "dppo", "lerobot"]
 

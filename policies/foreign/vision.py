@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import UserError
-from .official_weights import read_arrays, rename
-from .vision.resnet import ResNet18
+from ...errors import UserError
+from .dppo import read_arrays, rename
+from ..vision.resnet import ResNet18
 
 _VIT = (
     (r"^(backbone\.)?vit\.", "transformer."),
