@@ -113,9 +113,10 @@ class _Training:
         self.config = config
         torch.manual_seed(config.seed)
         policy = build_policy(config.policy, train, config.env)
-        horizon, history = policy.spec.horizon, policy.spec.n_obs_steps
-        self.chunks = Chunks(train, horizon, history, policy.device, pad=config.bc.pad)
-        self.held_out = Chunks(held_out, horizon, history, policy.device, pad=config.bc.pad) if held_out else None
+        window = policy.spec.horizon, policy.spec.n_obs_steps, policy.device
+        options = {"pad": config.bc.pad, "past_actions": config.policy.past_actions}
+        self.chunks = Chunks(train, *window, **options)
+        self.held_out = Chunks(held_out, *window, **options) if held_out else None
         self.state: BCState = config.bc.init(policy)
         self.generator = torch.Generator(policy.device).manual_seed(config.seed)
         self.losses: list[Tensor] = []  # since the last line of metrics
