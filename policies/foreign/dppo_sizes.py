@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..network import MLP
-from .dppo import Official
 from ..policy import PolicyConfig
+from .dppo import Official
 
 
 def sized(config: PolicyConfig, weights: Official, obs_dim: int, action_dim: int) -> PolicyConfig:
