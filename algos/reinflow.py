@@ -72,7 +72,7 @@ class NoiseNetwork(nn.Module):
     def __init__(self, config: NoiseMLP, policy: Policy, learned: int) -> None:
         super().__init__()
         self.config, self.upper = config, config.max_std
-        self.chunk = (policy.spec.horizon, policy.spec.action.dim)
+        self.chunk = policy.noise_shape[1:]
         self.fixed = policy.config.sampler.steps - learned
         known = policy.network.condition_dim + config.sees_time * policy.network.time_dim
         self.trunk = trunk((known, *config.hidden, math.prod(self.chunk)), config.activation, residual=False)

@@ -18,8 +18,8 @@ from ..datasets.readers import load
 from ..datasets.validity import picture_fault
 from ..envs import make_core
 from ..errors import UserError, at_least
+from ..policies.foreign.vision import load_resnet
 from ..policies.matmul import use_fast_matmul
-from ..policies.official_vision import load_resnet
 from ..policies.policy import ACTION, Policy, PolicyConfig
 from ..policies.storage import default_device
 from ..policies.vision.rgb import ResNetEncoder
@@ -124,10 +124,11 @@ class _Training:
         self.config = config
         torch.manual_seed(config.seed)
         policy = build_policy(config.policy, train, config.env)
-        horizon, history = policy.spec.horizon, policy.spec.n_obs_steps
         train, held_out = train.observing(policy.spec.obs), held_out and held_out.observing(policy.spec.obs)
-        self.chunks = Chunks(train, horizon, history, policy.device, pad=config.bc.pad)
-        self.held_out = Chunks(held_out, horizon, history, policy.device, pad=config.bc.pad) if held_out else None
+        window = policy.spec.horizon, policy.spec.n_obs_steps, policy.device
+        options = {"pad": config.bc.pad, "past_actions": config.policy.past_actions}
+        self.chunks = Chunks(train, *window, **options)
+        self.held_out = Chunks(held_out, *window, **options) if held_out else None
         self.state: BCState = config.bc.init(policy)
         self.generator = torch.Generator(policy.device).manual_seed(config.seed)
         self.losses: list[Tensor] = []  # since the last line of metrics

@@ -6,7 +6,7 @@ from einops import rearrange
 
 from noisepilot.policies import MLP, CriticMLP
 from noisepilot.policies.denoiser import Sizes
-from noisepilot.policies.official_vision import rename_vit, vision_mlp_weights
+from noisepilot.policies.foreign.vision import rename_vit, vision_mlp_weights
 from noisepilot.policies.vision import Encoder, ViT
 
 from ..parity import Fixture
