@@ -11,7 +11,7 @@ import numpy as np
 from noisepilot.datasets.episodes import Episodes
 
 SIZE = (40, 48)
-FACTORY = f"{__name__}:Bright"
+FACTORY = "noisepilot.tests.experiments.seeing:Bright"
 SMALL = split("--policy.network.hidden 16 16 16 --policy.path.levels 4 --policy.sampler.steps 4")
 FIT = split("--bc.grad-steps 4 --bc.batch 8 --log-every 4 --checkpoint-every 4 --policy.horizon 2")
 TRAIN = [*SMALL, *FIT, "--policy.n-action-steps", "2"]
