@@ -97,7 +97,7 @@ class ResNetEncoder(Encoder):
     @property
     def backbones(self) -> list[ResNet18]:
         """One, or one per camera."""
-        return [cast(ColourNetwork, network).backbone for network in self.networks]
+        return [module for module in self.modules() if isinstance(module, ResNet18)]
 
     def forward(
         self, state: Float[Tensor, "B T S"], images: Mapping[str, Tensor], augment: Draws | None = None
