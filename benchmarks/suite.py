@@ -16,11 +16,13 @@ from ..policies.matmul import use_fast_matmul
 from .frames import random_frames, sequential_frames
 from .limits import Limits, default_threads
 from .offpolicy import diffusion_q_learning, flow_q_learning
+from .pictures import cloning
 from .race import Effort, Row, settings
 from .sac import soft_actor_critic
 from .sampling import decision, rollout, sampler, unet
 from .stepping import TASKS, stepping
 from .training import behaviour_cloning, dppo_iteration, reinflow_iteration
+from .views import tuning
 
 Case = Callable[[Limits, Effort], Iterator[Row]]
 CASES: dict[str, Case] = {
@@ -34,6 +36,8 @@ CASES: dict[str, Case] = {
     "decision": decision,
     **{f"env/{env}": partial(stepping, env) for env in TASKS},
     "bc/batch128": behaviour_cloning,
+    "bc/vit": cloning,
+    "dppo/vit": tuning,
     "dppo": dppo_iteration,
     "reinflow": reinflow_iteration,
     "data/random": random_frames,

@@ -1,10 +1,15 @@
 """The policy that is measured: DPPO's network for Gym (Hopper), random weights; and what it costs on paper.
 
 Observation 11, chunk 4 x 3, residual MLP (512, 512, 512), time embedding 16; cosine path of 20 levels. One step
-goes the straight path instead. Beside it two U-Nets. Shapes: B batch, K steps.
+goes the straight path instead. Beside it two U-Nets, and one that sees. Shapes: B batch, K steps.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +17,7 @@ from torch import Tensor, nn
 
 from ..policies import CosinePath, LinearPath, Policy, PolicyConfig, Sampler, UNet
 from ..policies.network import DenoisingMLP
+from ..policies.vision import ViT
 from ..spec import ArraySpec
 from .limits import BYTES
 
@@ -31,9 +37,9 @@ def make_flow(steps: int) -> Policy:
     return _policy(PolicyConfig(path=LinearPath(), sampler=sampler, predicts="velocity"))
 
 
-def make_unet(name: str) -> Policy:
-    """DDIM-10 of 100 levels by Diffusion Policy's U-Net for Push-T, or by DPPO's for robomimic's Square."""
-    sampler = Sampler(10, eta=0.0)
+def make_unet(name: str, steps: int = 10) -> Policy:
+    """DDIM of 100 levels by Diffusion Policy's U-Net for Push-T, or by DPPO's for robomimic's Square."""
+    sampler = Sampler(steps, eta=0.0)
     if name == "pusht":
         config = PolicyConfig(UNet(), CosinePath(100), sampler, horizon=16, n_action_steps=8, n_obs_steps=2)
         return _policy(config, 20, 2)
@@ -41,9 +47,18 @@ def make_unet(name: str) -> Policy:
     return _policy(PolicyConfig(network, CosinePath(100), sampler), 23, 7)
 
 
-def _policy(config: PolicyConfig, obs: int = OBS, action: int = ACTION) -> Policy:
+def make_seeing(steps: int = 10, side: int = 96) -> Policy:
+    """DDIM by an MLP that sees Push-T's camera through DPPO's small ViT, at two times."""
+    config = PolicyConfig(path=CosinePath(100), sampler=Sampler(steps, eta=0.0), encoder=ViT())
+    config = replace(config, horizon=16, n_action_steps=8, n_obs_steps=2)
+    return _policy(config, 2, 2, {"images.camera": ArraySpec((side, side, 3))})
+
+
+def _policy(
+    config: PolicyConfig, obs: int = OBS, action: int = ACTION, pictures: dict[str, ArraySpec] | None = None
+) -> Policy:
     torch.manual_seed(0)
-    policy = Policy(config, config.spec({"state": ArraySpec((obs,))}, ArraySpec((action,))))
+    policy = Policy(config, config.spec({**(pictures or {}), "state": ArraySpec((obs,))}, ArraySpec((action,))))
     policy.normalizer.set("state", np.zeros(obs), np.ones(obs))
     policy.normalizer.set("action", np.zeros(action), np.ones(action))
     return policy.eval()
@@ -51,8 +66,32 @@ def _policy(config: PolicyConfig, obs: int = OBS, action: int = ACTION) -> Polic
 
 def observations(batch: int, policy: Policy | None = None) -> dict[str, Tensor]:
     """Random ones, for Hopper's state if no policy is given."""
-    shape = (policy.spec.n_obs_steps, *policy.spec.obs["state"].shape) if policy else (1, OBS)
-    return {"state": torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1))}
+    generator = torch.Generator().manual_seed(1)
+    if policy is None:
+        return {"state": torch.randn(batch, 1, OBS, generator=generator)}
+    times = policy.spec.n_obs_steps
+    pictures = {
+        name: torch.randint(256, (batch, times, *spec.shape), generator=generator, dtype=torch.uint8)
+        for name, spec in policy.pictures.items()
+    }
+    return {
+        name: torch.randn(batch, times, *spec.shape, generator=generator) for name, spec in policy.flat_obs.items()
+    } | pictures
+
+
+@contextmanager
+def calls(module: nn.Module) -> Iterator[list[int]]:
+    """How many rows each call of a module gets inside the block, call by call."""
+    counted: list[int] = []
+
+    def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        counted.append(len(inputs[0]))
+
+    handle = module.register_forward_pre_hook(note)
+    try:
+        yield counted
+    finally:
+        handle.remove()
 
 
 def weights(module: nn.Module) -> int:

@@ -21,7 +21,7 @@ KINDS = {
     "shortcut": ("flow", {"network": STEP, "objective": Shortcut(bootstrap=0.5)}),
     "mean flow": ("flow", {"network": STEP, "objective": MeanFlow()}),
     "consistency": ("flow", {"objective": Consistency()}),
-    "unet": ("flow", {"network": UNet((8, 16), time_dim=8), "horizon": 4}),
+    "unet": ("flow", {"network": UNet((8, 16), groups=2, last_groups=2, time_dim=8), "horizon": 4}),
 }
 BATCH = 8
 
@@ -90,11 +90,12 @@ def test_draws_are_averaged_over_one_encoding(kind):
 @pytest.mark.parametrize("size", [1, 3])
 def test_parts_have_the_gradient_of_the_whole(kind, size):
     """Some parts of the shortcut hold only rows that bootstrap, others none."""
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+    rounding = 5e-6 if kind == "consistency" else 1e-6  # it is a difference of neighbours
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, rounding)):
         whole, loss = gradient(kind, dtype, draws=2)
         parts, sum_of_parts = gradient(kind, dtype, draws=2, micro_batch=size)
-        assert (parts - whole).abs().max() < tolerance * max(1, whole.abs().max())
-        assert abs(sum_of_parts - loss) < tolerance * max(1, loss.item())
+        assert (parts - whole).norm() < tolerance * whole.norm()
+        assert abs(sum_of_parts - loss) < tolerance * loss
 
 
 def test_a_student_learns_from_draws_and_parts_alike():
@@ -134,8 +135,8 @@ def test_the_loss_falls_in_bfloat16_as_in_float32():
         policy = tiny(
             "flow", network=MLP((32, 32, 32), time_dim=8), dtype=torch.float32, n_obs_steps=1, scale=False, obs={"s": 2}
         )
-        seen = []
-        policy.network.condition.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+        seen = set()
+        policy.network.trunk.register_forward_hook(lambda _, __, output, seen=seen: seen.add(output.dtype))
         bc, g = BC(grad_steps=200, lr=3e-3), generator(1)
         state = bc.init(policy)
         losses = []
@@ -145,10 +146,9 @@ def test_the_loss_falls_in_bfloat16_as_in_float32():
         last = policy.network.trunk[-1].weight
         assert last.dtype == last.grad.dtype == torch.float32
         curves[kind] = torch.tensor(losses).view(10, 20).mean(1)
-        curves[f"{kind} seen"] = set(seen)
+        assert seen == {getattr(torch, kind)}
     assert curves["float32"][-1] < 0.5 * curves["float32"][0]
     assert ((curves["bfloat16"] / curves["float32"]).log().abs() < 0.1).all()
-    assert curves["float32 seen"] != curves["bfloat16 seen"]
 
 
 def test_bfloat16_is_refused_where_no_processor_has_it(monkeypatch):

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from noisepilot.benchmarks import suite
+from noisepilot.benchmarks import sampling, suite
 from noisepilot.benchmarks.limits import Limits
 from noisepilot.benchmarks.peers import DiffusersLoop
 from noisepilot.benchmarks.race import QUICK, Effort, Variant, race, settings
-from noisepilot.benchmarks.toys import chain_cost, chain_weights, make_policy, make_unet, observations, unet_cost
+from noisepilot.benchmarks.toys import calls, chain_cost, chain_weights, make_policy, make_unet, observations, unet_cost
 from noisepilot.errors import UserError
 from noisepilot.experiments.bench_verbs import bench
 
@@ -28,14 +28,13 @@ def check(rows):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("sampler/batch1/K5", {"eager", "onnxruntime", "numpy", "diffusers"}),
+        ("sampler/batch1/K1", {"eager", "onnxruntime", "numpy", "diffusers"}),
         ("sampler/batch40/K1", {"eager", "onnxruntime", "diffusers"}),
-        ("unet/small", {"eager", "packed", "onnxruntime", "diffusers"}),
         ("env/Ant-v5", {"native", "gymnasium-sync", "gymnasium-async"}),
         ("rollout", {"K20"}),
         ("offpolicy/dql", {"dql"}),
         ("offpolicy/fql", {"fql"}),
-        ("bc", {"threads1"}),
+        ("bc/batch128", {"threads1"}),
         ("data/random", {"memory", "zarr", "mp4", "lerobot", "lerobot-cached", "parquet-png", "hdf5"}),
         ("data/sequential", {"zarr", "mp4", "lerobot-cached", "parquet-png", "hdf5", "bare"}),
         ("offpolicy/sac", {"ours", "stable-baselines3"}),
@@ -46,6 +45,33 @@ def test_rows(name, expected):
     rows = [suite.as_dict(row) for row in suite.run([name], TINY)]
     check(rows)
     assert expected <= {row["name"].rpartition("/")[2] for row in rows}
+
+
+def test_rows_of_a_unet(monkeypatch):
+    """Of two steps: what takes time is exporting each of them."""
+    monkeypatch.setattr(sampling, "make_unet", lambda name: make_unet(name, steps=2))
+    rows = [suite.as_dict(row) for row in suite.run(["unet/small"], TINY)]
+    check(rows)
+    found = {row["name"].rpartition("/")[2] for row in rows if row["name"].startswith("unet/small")}
+    assert found == {"eager", "packed", "onnxruntime", "diffusers"}
+
+
+def test_pictures_are_encoded_once_per_gradient_step():
+    rows = {row.name.removeprefix("bc/vit/"): row for row in suite.run(["bc/vit"], TINY)}
+    check([suite.as_dict(row) for row in rows.values()])
+    for name, encoded in (("draws1", 2), ("draws8", 2), ("repeated8", 16)):
+        assert (rows[f"{name}/encoder-calls"].value, rows[f"{name}/encoded"].value) == (1, encoded)
+    assert rows["draws8-over-draws1"].value == pytest.approx(rows["draws8"].value / rows["draws1"].value)
+    assert rows["draws8"].ratios.keys() == {"draws1", "repeated8"}
+
+
+def test_calls_are_counted_inside_the_block_alone():
+    layer = torch.nn.Linear(2, 2)
+    with calls(layer) as counted:
+        layer(torch.zeros(3, 2))
+        layer(torch.zeros(5, 2))
+    layer(torch.zeros(7, 2))
+    assert counted == [3, 5]
 
 
 def test_verb(capsys):

@@ -62,14 +62,23 @@ def test_an_observation_is_encoded_once_whatever_is_done_with_it(calls):
     assert seen(calls) == [3, 3]
 
 
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_a_decision_encodes_once_whatever_its_steps(calls, steps):
+    policy = seeing()
+    policy.with_sampler(replace(policy.config.sampler, steps=steps)).act(scene(3, 0)[0])
+    assert seen(calls) == [3]
+
+
 @pytest.mark.parametrize("objective", [None, Shortcut(), MeanFlow()])
-def test_a_gradient_step_encodes_the_batch_once(calls, objective):
+@pytest.mark.parametrize(("settings", "parts"), [({}, [8]), ({"draws": 8}, [8]), ({"micro_batch": 3}, [3, 3, 2])])
+def test_a_gradient_step_encodes_the_batch_once(calls, objective, settings, parts):
     network = MLP(hidden=(8, 8, 8), time_dim=8, step_size=objective is not None)
     policy = seeing(network=network, **({"objective": objective} if objective else {}))
-    state = BC(grad_steps=1).init(policy)
+    bc = BC(grad_steps=1, **settings)
+    state = bc.init(policy)
     before = [p.clone() for p in policy.network.encoder.parameters()]
-    BC(grad_steps=1).update(state, *scene(8, 0), generator())
-    assert seen(calls) == [8]
+    bc.update(state, *scene(8, 0), generator())
+    assert seen(calls) == parts
     assert all(not torch.equal(p, old) for p, old in zip(policy.network.encoder.parameters(), before, strict=True))
 
 
