@@ -34,7 +34,9 @@ STEPS = 5
 def tuning(limits: Limits, effort: Effort) -> Iterator[Row]:
     """Seconds of an update, then the observations that policy and critic encode in it."""
     decisions = min(32, effort.envs * effort.decisions)
-    ours = DPPO(finetune_steps=STEPS, epochs=1, minibatch=decisions * STEPS // 2)
+    # Without a step of the weights, so that every update begins with the policy that acted.
+    settings = {"actor_lr": 0.0, "critic_lr": 0.0}
+    ours = DPPO(finetune_steps=STEPS, epochs=1, minibatch=decisions * STEPS // 2, **settings)
     algos = {"ours": ours, "every-pair": EveryPair(**{f.name: getattr(ours, f.name) for f in fields(DPPO)})}
     updates = {name: _update(algo, decisions) for name, algo in algos.items()}
     variants = {name: Variant(update, limits.fast_matmul) for name, (_, update) in updates.items()}
@@ -44,7 +46,7 @@ def tuning(limits: Limits, effort: Effort) -> Iterator[Row]:
     for name, (state, update) in updates.items():
         with calls(state.policy.network.encoder) as acted, calls(state.critic.encoder) as valued:
             update()
-        yield Row(f"dppo/vit/{name}/encoded", sum(acted) + sum(valued), "observations")
+        yield Row(f"dppo/vit/{name}/encoded", float(sum(acted) + sum(valued)), "observations")
 
 
 def _update(algo: DPPO, decisions: int) -> tuple[ActorCriticState, Callable[[], object]]:
