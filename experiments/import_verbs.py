@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..policies.foreign.imported import Importable
 from ..policies.policy import Policy, PolicyConfig
+from ..spec import EnvSpec
 from .cli import parse, take_option, take_positional
 from .env_ref import EnvRef
 from .recipe import get_recipe
-
-if TYPE_CHECKING:
-    from ..policies.foreign.imported import Importable
-    from ..spec import EnvSpec
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ class Imported:
     """what the policy has no place for: group of names, and how many tensors"""
 
 
+@runtime_checkable
 class Importable(Protocol):
     """A file that was recognised, and that holds all that a policy needs."""
 

@@ -137,7 +137,7 @@ def lerobot_config(f: Fixture, features: dict[str, tuple[str, list[int]]], **cha
 
 
 def lerobot_folder(folder, config, weights, stats, *, beside=False):
-    """Statistics, feature -> name -> values, as buffers among the weights or, `beside` them, in the processors' file."""
+    """Statistics, feature -> name -> values, as buffers among the weights or, `beside` them, in the file of a step."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     tensors = {k: v.contiguous().clone() for k, v in weights.items()}

@@ -108,7 +108,9 @@ def test_transformer(shared_data, tmp_path, monkeypatch, name):
         "pred_action_steps_only": False,
     }
     length, action = f.set("horizon"), f.set("input_dim")
-    path, _ = workspace(monkeypatch, tmp_path / "latest.ckpt", settings, official(f), f.set("cond_dim"), action, horizon=length)
+    path, _ = workspace(
+        monkeypatch, tmp_path / "latest.ckpt", settings, official(f), f.set("cond_dim"), action, horizon=length
+    )
     policy = load(path).policy
     assert policy.config.network == Transformer(
         f.set("n_layer"),

@@ -127,7 +127,9 @@ def test_batch_normalisation_is_folded(shared_data, tmp_path):
     weights = official(rgb)
     norms = [k.removesuffix("bias") for k, v in weights.items() if k.startswith("backbone.") and k.endswith(".bias")]
     for norm in norms:
-        weights |= {f"{norm}running_{s}": torch.full_like(weights[f"{norm}bias"], v) for s, v in (("mean", 0.1), ("var", 4.0))}
+        weights |= {
+            f"{norm}running_{s}": torch.full_like(weights[f"{norm}bias"], v) for s, v in (("mean", 0.1), ("var", 4.0))
+        }
     named = rgb_encoder_weights(weights)
     network = ColourNetwork(ResNet(16, 8, norm="folded"), (84, 84))
     network.load_state_dict(named)
