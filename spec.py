@@ -173,16 +173,16 @@ class PolicySpec:
             raise UserError("n_action_steps and n_obs_steps must be at least 1")
 
     def check_env(self, env: EnvSpec) -> None:
-        """Refuse an environment whose observations or actions differ in shape, or in what their numbers mean."""
-        for what, ours, theirs in (
-            (
-                "observations",
-                {k: v.shape for k, v in self.obs.items()},
-                {k: v.shape for k, v in env.obs.items()},
-            ),
-            ("actions", self.action.shape, env.action.shape),
+        """Refuse an environment whose observations or actions differ in shape, or in what their numbers mean.
+
+        Observations that the policy does not see may be there.
+        """
+        seen, shown = ({k: v.shape for k, v in obs.items()} for obs in (self.obs, env.obs))
+        for what, ours, theirs, fit in (
+            ("observations", seen, shown, seen.items() <= shown.items()),
+            ("actions", self.action.shape, env.action.shape, self.action.shape == env.action.shape),
         ):
-            if ours != theirs:
+            if not fit:
                 made_for = f" (made for {self.env})" if self.env else ""
                 raise UserError(f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}")
         require_agreement("policy", self.obs, self.action, f"environment {env.id}", env.obs, env.action)

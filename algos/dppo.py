@@ -8,18 +8,21 @@ H horizon, n executed actions, A action dim.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..policies.policy import ACTION, Policy
-from ..policies.sampler import Stochastic
+from ..policies.sampler import Chain, Stochastic
 from ..shapes import Float, Int
-from .onpolicy import Decisions, OnPolicy, normalized
-from .ppo import clipped_surrogate, micro_batches, ratio_statistics
+from .decisions import Decisions, normalized
+from .onpolicy import OnPolicy
+from .ppo import clipped_surrogate, micro_batches, ratio_statistics, shuffled_minibatches
 from .returns import RewardScale
 from .state import ActorCriticState
+from .views import kept
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class DPPO(OnPolicy[ActorCriticState, "Pairs"]):
         """
         steps = base.config.sampler.steps
         tuned = base.split(min(10, steps) if self.finetune_steps is None else self.finetune_steps)
-        critic = self.critic.build(tuned.feature_dim).to(tuned.device, tuned.dtype)
+        critic = self.critic_of(tuned)
         # The scale discounts with its own 0.99 whatever `gamma` is, as the official code does.
         return ActorCriticState.create(tuned, critic, self.actor_lr, self.critic_lr, RewardScale())
 
@@ -71,7 +74,27 @@ class DPPO(OnPolicy[ActorCriticState, "Pairs"]):
             "features": context.features,
             "latents": chain.x,
             "log_prob": chain.log_prob[:, :, :executed],
+            **kept(policy, obs),
         }
+
+    def minibatches(self, decisions: Decisions, generator: torch.Generator) -> Iterator[Tensor]:
+        """Any pairs; where pictures are encoded, all steps of a decision together, for they share its encoding."""
+        if decisions.views is None:
+            yield from super().minibatches(decisions, generator)
+            return
+        total, steps = decisions.log_prob.shape[:2]
+        size, device = max(2, self.minibatch // steps), decisions.returns.device
+        for decision in shuffled_minibatches(total, size, self.epochs, generator, device):
+            yield (decision[:, None] * steps + torch.arange(steps, device=device)).flatten()
+
+    def scored(
+        self, state: ActorCriticState, decisions: Decisions, rows: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B S n A"]:
+        """Log-probs of all trained steps of some decisions."""
+        policy, latents = state.policy, decisions.latents[rows]
+        chain = Chain(latents, None, latents[:, :1], policy.first_tuned)
+        new = policy.score(decisions.context(policy, rows), chain, self.explore)
+        return new[:, :, : decisions.log_prob.shape[2]]
 
     def samples(self, decisions: Decisions) -> int:
         """All pairs."""
@@ -109,7 +132,7 @@ class DPPO(OnPolicy[ActorCriticState, "Pairs"]):
     def log_ratio(self, state: ActorCriticState, part: Pairs) -> Float[Tensor, " B"]:
         """The mean, not the sum, over executed actions and their elements: the clip range is meant for that."""
         d, i, policy, latents = part.decision, part.i, state.policy, part.decisions.latents
-        context = policy.context(part.decisions.features[d])
+        context = part.decisions.context(policy, d)
         new = policy.log_prob(context, latents[d, i], latents[d, i + 1], policy.first_tuned + i, self.explore)
         old = part.decisions.log_prob[d, i]
         new, old = (v.clamp(*self.log_prob_range) for v in (new[:, : old.shape[1]], old))
@@ -135,7 +158,9 @@ class Pairs:
         """How many denoising steps of each decision are here."""
         return torch.bincount(self.decision, minlength=decisions)
 
-    def parts(self) -> list[Pairs]:
+    def parts(self, decisions: int | None = None) -> list[Pairs]:
         """Micro-batches."""
-        columns = zip(*(micro_batches(c) for c in (self.decision, self.i, self.advantage, self.clip)), strict=True)
+        size = decisions and decisions * self.decisions.log_prob.shape[1]
+        pairs = (self.decision, self.i, self.advantage, self.clip)
+        columns = zip(*(micro_batches(c, size=size) for c in pairs), strict=True)
         return [Pairs(self.decisions, *column) for column in columns]

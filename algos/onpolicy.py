@@ -6,25 +6,29 @@ a sample. Shapes: D decisions, N slots, M = D * N, B rows of a minibatch.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError, at_least, fractions, positive_or_none
-from ..policies.critic import CriticMLP
+from ..policies.critic import Critic, CriticMLP
+from ..policies.policy import Policy
 from ..shapes import Float, Int
 from .audit import audit_ratio
+from .decisions import Decisions
 from .offpolicy import VectorEnv
 from .ppo import explained_variance, mean_metrics, micro_batches, shuffled_minibatches, value_error
 from .returns import Timeout, gae
 from .rollout import Rollout
 from .state import ActorCriticState
+from .views import AT_ONCE, Views, views_of
 
 
 @runtime_checkable
@@ -45,8 +49,8 @@ class Minibatch(Protocol):
         """How often it holds each decision."""
         ...
 
-    def parts(self) -> Sequence[Any]:
-        """Micro-batches."""
+    def parts(self, decisions: int | None) -> Sequence[Any]:
+        """Micro-batches of so many decisions; None: of as many as suit the device."""
         ...
 
 
@@ -66,6 +70,9 @@ class OnPolicy(ABC, Generic[S, Mini]):
     epochs: int = 5
     minibatch: int = 50_000
     """samples per gradient step"""
+    micro_batch: int | None = None
+    """decisions per backward pass, whose gradients add up to the step's; None: what suits the device, and 128 where
+    pictures are encoded"""
     actor_lr: float = 1e-4
     critic_lr: float = 1e-3
     actor_lr_min: float | None = None
@@ -94,7 +101,7 @@ class OnPolicy(ABC, Generic[S, Mini]):
         at_least(2, self, "minibatch")  # advantages are normalised over it
         at_least(0, self, "actor_lr", "critic_lr", "clip", "target_kl")
         fractions(self, "gamma", "gae_lambda")
-        positive_or_none(self, "max_grad_norm", "value_clip")
+        positive_or_none(self, "max_grad_norm", "value_clip", "micro_batch")
         if self.lr_warmup >= self.lr_cycle:
             raise UserError(f"lr_warmup {self.lr_warmup} must be shorter than lr_cycle {self.lr_cycle}")
 
@@ -130,18 +137,27 @@ class OnPolicy(ABC, Generic[S, Mini]):
     def policy_loss(self, state: S, part: Mini) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
         """Loss per row, and sums over rows for metrics (`approx_kl` among them)."""
 
+    def scored(self, state: S, decisions: Decisions, rows: Int[Tensor, " B"]) -> Tensor:
+        """Log-probs of some decisions as `act` records them; for methods whose encoder learns (see `views.py`)."""
+        raise NotImplementedError
+
     # What they share
+
+    def critic_of(self, policy: Policy) -> Critic:
+        """The critic of what a policy sees; its encoder begins as a copy of the policy's."""
+        critic = self.critic.build(policy.feature_dim)
+        critic.encoder = copy.deepcopy(policy.network.encoder)
+        return critic.to(policy.device, policy.dtype)
 
     def update(self, state: S, rollout: Rollout, generator: torch.Generator) -> dict[str, float]:
         """Learn from one rollout; returns metrics."""
         self.set_iteration(state)
-        decisions = self.prepare(state, rollout)
+        decisions = self.prepare(state, rollout, generator)
         metrics: dict[str, list[Tensor]] = defaultdict(list)
-        total = self.samples(decisions)
-        for rows in shuffled_minibatches(total, self.minibatch, self.epochs, generator, state.policy.device):
+        for rows in self.minibatches(decisions, generator):
             batch = self.minibatch_of(decisions, rows)
             if not metrics:
-                audit_ratio(self.log_ratio(state, batch.parts()[0]))
+                audit_ratio(self.log_ratio(state, batch.parts(self._at_once(decisions))[0]))
             if self._step(state, batch, decisions, metrics) > self.target_kl:
                 break
         state.iteration += 1
@@ -149,12 +165,13 @@ class OnPolicy(ABC, Generic[S, Mini]):
         return mean_metrics(metrics) | {"explained_variance": float(explained)}
 
     @torch.no_grad()
-    def prepare(self, state: S, rollout: Rollout) -> Decisions:
+    def prepare(self, state: S, rollout: Rollout, generator: torch.Generator) -> Decisions:
         """A rollout's decisions, flattened, with their advantages, returns and values."""
-        features = rollout.extras["features"]
-        next_obs = {name: value.flatten(0, 1) for name, value in rollout.next_obs.items()}
-        value = state.value(features.flatten(0, 1)).view_as(rollout.reward)
-        next_value = state.value(state.policy.encode(next_obs).features).view_as(rollout.reward)
+        flat = {k: v.flatten(0, 1) for k, v in rollout.extras.items()}
+        views = views_of(flat)
+        views = views and views.changed(state.policy, generator)
+        value = state.value(views or flat["features"]).view_as(rollout.reward)
+        next_value = self._next_values(state, rollout, value, seen=views is not None)
         if self.timeout == "leak":
             next_value = torch.cat([value[1:], next_value[-1:]])
         ends = rollout.ends.under(self.timeout)
@@ -162,15 +179,47 @@ class OnPolicy(ABC, Generic[S, Mini]):
         if self.scale_rewards:
             reward = state.scale(reward, ends.ended)
         advantage = gae(reward, value, next_value, ends, gamma=self.gamma, gae_lambda=self.gae_lambda)
-        flat = {k: v.flatten(0, 1) for k, v in rollout.extras.items()}
         returns = (advantage + value).flatten()
-        return Decisions(flat, advantage=advantage.flatten(), returns=returns, value=value.flatten())
+        decisions = Decisions(flat, advantage.flatten(), returns, value.flatten(), views)
+        return self._rescored(state, decisions) if views and views.draws else decisions
+
+    def _next_values(
+        self, state: S, rollout: Rollout, value: Float[Tensor, "D N"], *, seen: bool
+    ) -> Float[Tensor, "D N"]:
+        """Values of what truly followed; with pictures only where that is not what the next decision saw."""
+        if not seen:
+            after = {name: obs.flatten(0, 1) for name, obs in rollout.next_obs.items()}
+            return state.value(state.policy.encode(after).features).view_as(value)
+        other = rollout.ends.truncated.clone()
+        other[-1] = True
+        following = torch.cat([value[1:], value[-1:]])
+        following[other] = state.value(Views({name: obs[other] for name, obs in rollout.next_obs.items()}))
+        return following
+
+    def _rescored(self, state: S, decisions: Decisions) -> Decisions:
+        """With the log-probs of the pictures as they will be learned from, once sampling and scoring agree."""
+        assert decisions.views is not None
+        rows = torch.arange(len(decisions.returns), device=decisions.returns.device)
+        parts = rows.split(self._at_once(decisions) or len(rows))
+        plain = self.scored(state, replace(decisions, views=decisions.views.plain()), parts[0])
+        audit_ratio((plain - decisions.log_prob[parts[0]]).reshape(len(plain), -1).mean(1))
+        log_prob = torch.cat([self.scored(state, decisions, part) for part in parts])
+        return replace(decisions, extras={**decisions.extras, "log_prob": log_prob})
+
+    def minibatches(self, decisions: Decisions, generator: torch.Generator) -> Iterator[Tensor]:
+        """Indices of samples, one set per gradient step."""
+        device = decisions.returns.device
+        return shuffled_minibatches(self.samples(decisions), self.minibatch, self.epochs, generator, device)
+
+    def _at_once(self, decisions: Decisions) -> int | None:
+        """Decisions per backward pass; None: as many as suit the device."""
+        return self.micro_batch or (AT_ONCE if decisions.views else None)
 
     def value_loss(self, state: S, decisions: Decisions, weight: Float[Tensor, " M"]) -> Tensor:
         """Weighted mean of the value errors; weights count how often a minibatch holds each decision."""
         total, loss = weight.sum(), weight.new_zeros(())
-        for rows in micro_batches(weight.nonzero().squeeze(1)):
-            value = state.critic(decisions.features[rows])
+        for rows in micro_batches(weight.nonzero().squeeze(1), size=self._at_once(decisions)):
+            value = decisions.values(state, rows)
             error = value_error(value, decisions.returns[rows], decisions.value[rows], self.value_clip)
             part = (weight[rows] * error).sum() / total
             (self.value_coef * part).backward()
@@ -196,7 +245,7 @@ class OnPolicy(ABC, Generic[S, Mini]):
         """One gradient step of actor and critic; returns the KL divergence from the rollout's policy."""
         state.zero_grad()
         sums = defaultdict(list)
-        for part in batch.parts():
+        for part in batch.parts(self._at_once(decisions)):
             loss, statistics = self.policy_loss(state, part)
             (loss.sum() / batch.size).backward()
             for name, value in {"policy_gradient_loss": loss.detach().sum(), **statistics}.items():
@@ -212,38 +261,3 @@ class OnPolicy(ABC, Generic[S, Mini]):
             state.actor_optimizer.step()
         state.critic_optimizer.step()
         return float(metrics["approx_kl"][-1])
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """A rollout's M decisions, flat."""
-
-    extras: dict[str, Tensor]
-    """name -> (M, ...): what `act` returned beside the action"""
-    advantage: Float[Tensor, " M"]
-    returns: Float[Tensor, " M"]
-    value: Float[Tensor, " M"]
-
-    @property
-    def features(self) -> Float[Tensor, "M F"]:
-        """Normalised observations: what the critic sees."""
-        return self.extras["features"]
-
-    @property
-    def latents(self) -> Float[Tensor, "M S1 H A"]:
-        """The chains that were drawn."""
-        return self.extras["latents"]
-
-    @property
-    def log_prob(self) -> Tensor:
-        """Recorded while sampling: one number, or one per step and element, as the method likes."""
-        return self.extras["log_prob"]
-
-
-def normalized(advantage: Float[Tensor, " B"], weight: Float[Tensor, " B"] | None = None) -> Float[Tensor, " B"]:
-    """Advantages with mean 0 and standard deviation 1 over a minibatch whose rows count `weight` times."""
-    if weight is None:
-        return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    total = weight.sum()
-    centered = advantage - (weight * advantage).sum() / total
-    return centered / (((weight * centered.square()).sum() / (total - 1)).sqrt() + 1e-8)

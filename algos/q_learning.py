@@ -96,10 +96,10 @@ class QLearning(OffPolicySettings):
             raise UserError(
                 f"{self._name} trains the network of its base, a {type(base).__name__} has none: use a policy"
             )
-        if base.spec.horizon != base.spec.n_action_steps:
+        if base.noise_shape[1] != base.spec.n_action_steps:
             raise UserError(
-                f"{self._name} needs chunks that are executed whole, for its critic values them: "
-                f"n_action_steps {base.spec.n_action_steps} must equal horizon {base.spec.horizon}"
+                f"{self._name} needs chunks that are executed whole, for its critic values them: n_action_steps "
+                f"{base.spec.n_action_steps} must equal horizon {base.spec.horizon}, past_actions be 0"
             )
         if base.prefix is not None:
             raise UserError(

@@ -22,10 +22,12 @@ from ..policies.network import trunk
 from ..policies.policy import ACTION, Context, Policy
 from ..policies.sampler import LOG_2PI, Chain
 from ..shapes import Float, Int
-from .onpolicy import Decisions, OnPolicy, normalized
+from .decisions import Decisions, normalized
+from .onpolicy import OnPolicy
 from .ppo import clipped_surrogate, micro_batches, ratio_statistics
 from .returns import RewardScale
 from .state import ActorCriticState
+from .views import kept
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class NoiseNetwork(nn.Module):
     def __init__(self, config: NoiseMLP, policy: Policy, learned: int) -> None:
         super().__init__()
         self.config, self.upper = config, config.max_std
-        self.chunk = (policy.spec.horizon, policy.spec.action.dim)
+        self.chunk = policy.noise_shape[1:]
         self.fixed = policy.config.sampler.steps - learned
         known = policy.network.condition_dim + config.sees_time * policy.network.time_dim
         self.trunk = trunk((known, *config.hidden, math.prod(self.chunk)), config.activation, residual=False)
@@ -141,7 +143,7 @@ class ReinFlow(OnPolicy[ReinFlowState, "Chains"]):
             raise UserError(f"finetune_steps {learned} must lie between 1 and the sampler's steps {steps}")
         flow = base.with_sampler(base.config.sampler.without_noise(steps))
         tuned = flow.split(steps)
-        critic = self.critic.build(tuned.feature_dim).to(tuned.device, tuned.dtype)
+        critic = self.critic_of(tuned)
         noise, frozen = self.noise.build(tuned, learned), copy.deepcopy(flow).requires_grad_(False)
         learning = (self.actor_lr, self.critic_lr, RewardScale())
         return ReinFlowState.create(tuned, critic, *learning, beside=[noise], noise=noise, base=frozen)
@@ -158,7 +160,8 @@ class ReinFlow(OnPolicy[ReinFlowState, "Chains"]):
         assert chain.log_prob is not None
         action = policy.normalizer.denormalize(ACTION, chain.action)[:, : policy.spec.n_action_steps]
         log_prob = whole_chain(chain.x[:, 0], chain.log_prob)
-        return action, {"features": context.features, "latents": chain.x, "log_prob": log_prob}
+        kept_here = {"features": context.features, "latents": chain.x, "log_prob": log_prob}
+        return action, kept_here | kept(policy, obs)
 
     def set_iteration(self, state: ReinFlowState) -> None:
         """Learning rates, and the noise's upper bound."""
@@ -179,34 +182,50 @@ class ReinFlow(OnPolicy[ReinFlowState, "Chains"]):
 
     def log_ratio(self, state: ReinFlowState, part: Chains) -> Float[Tensor, " B"]:
         """Of the whole chain's likelihood per step and element."""
-        context = state.policy.context(part.decisions.features[part.decision])
+        context = part.decisions.context(state.policy, part.decision)
         return self._log_ratio(state, part, context, state.std(context))
 
     def policy_loss(self, state: ReinFlowState, part: Chains) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
         """Clipped surrogate, entropy bonus and distance to the base per row; rows count by their weight."""
-        context = state.policy.context(part.decisions.features[part.decision])
+        context = part.decisions.context(state.policy, part.decision)
         std = state.std(context)
         log_ratio = self._log_ratio(state, part, context, std)
         entropy = chain_entropy(std)
         loss = clipped_surrogate(log_ratio, part.advantage, self.clip) - self.entropy_coef * entropy
         if self.bc_coef > 0:
-            loss = loss + self.bc_coef * self.distance(state, context)
+            theirs = part.decisions.context(state.base, part.decision)
+            loss = loss + self.bc_coef * self.distance(state, context, theirs)
         sums = ratio_statistics(log_ratio, self.clip, part.weight)
         sums |= {"entropy": (part.weight * entropy.detach()).sum()}
         return part.weight * loss, sums | {"noise_std": (part.weight * std.detach().mean((1, 2, 3))).sum()}
 
-    def distance(self, state: ReinFlowState, context: Context) -> Float[Tensor, " B"]:
+    def distance(self, state: ReinFlowState, context: Context, theirs: Context) -> Float[Tensor, " B"]:
         """Mean squared distance between the actions of policy and base, both from zero noise, without noise."""
         zero = context.features.new_zeros(len(context.features), 1, *state.noise.chunk)
         with torch.no_grad():
-            theirs = state.base.sample(state.base.context(context.features), zero).action
-        return (state.policy.sample(context, zero).action - theirs).square().mean((1, 2))
+            kept_to = state.base.sample(theirs, zero).action
+        return (state.policy.sample(context, zero).action - kept_to).square().mean((1, 2))
+
+    def scored(self, state: ReinFlowState, decisions: Decisions, rows: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Log-probs of the whole chains of some decisions."""
+        context = decisions.context(state.policy, rows)
+        return self._score(state, decisions, rows, context, state.std(context))
+
+    def _score(
+        self,
+        state: ReinFlowState,
+        decisions: Decisions,
+        rows: Int[Tensor, " B"],
+        context: Context,
+        std: Float[Tensor, "B K H A"],
+    ) -> Float[Tensor, " B"]:
+        latents = decisions.latents[rows]
+        return whole_chain(latents[:, 0], state.policy.score(context, Chain(latents, None, latents[:, :1], 0), std))
 
     def _log_ratio(
         self, state: ReinFlowState, part: Chains, context: Context, std: Float[Tensor, "B K H A"]
     ) -> Float[Tensor, " B"]:
-        latents = part.decisions.latents[part.decision]
-        new = whole_chain(latents[:, 0], state.policy.score(context, Chain(latents, None, latents[:, :1], 0), std))
+        new = self._score(state, part.decisions, part.decision, context, std)
         new, old = (v.clamp(*self.log_prob_range) for v in (new, part.decisions.log_prob[part.decision]))
         return new - old
 
@@ -231,12 +250,10 @@ class Chains:
         count = torch.zeros(decisions, dtype=torch.long, device=self.decision.device)
         return count.index_copy(0, self.decision, self.weight.long())
 
-    def parts(self) -> list[Chains]:
+    def parts(self, decisions: int | None = None) -> list[Chains]:
         """Micro-batches; a decision is K rows of the network."""
-        steps = self.decisions.latents.shape[1] - 1
-        columns: Any = zip(
-            *(micro_batches(c, steps) for c in (self.decision, self.weight, self.advantage)), strict=True
-        )
+        steps, rows = self.decisions.latents.shape[1] - 1, (self.decision, self.weight, self.advantage)
+        columns: Any = zip(*(micro_batches(c, steps, decisions) for c in rows), strict=True)
         return [Chains(self.decisions, *column) for column in columns]
 
 

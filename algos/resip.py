@@ -15,8 +15,9 @@ from torch import Tensor
 from ..policies.normal import Normal, NormalMLP, ValueMLP
 from ..policies.residual import Residual, corrected
 from ..shapes import Float, Int
+from .decisions import Decisions, normalized
 from .offpolicy import VectorEnv
-from .onpolicy import Decisions, OnPolicy, normalized
+from .onpolicy import OnPolicy
 from .ppo import clipped_surrogate, micro_batches, ratio_statistics
 from .residual_env import ResidualEnv
 from .returns import RewardScale
@@ -134,7 +135,7 @@ class Rows:
         """How often each decision of the rollout is here."""
         return torch.bincount(self.decision, minlength=decisions)
 
-    def parts(self) -> list[Rows]:
+    def parts(self, decisions: int | None = None) -> list[Rows]:
         """Micro-batches."""
-        columns = zip(micro_batches(self.decision), micro_batches(self.advantage), strict=True)
+        columns = zip(*(micro_batches(c, size=decisions) for c in (self.decision, self.advantage)), strict=True)
         return [Rows(self.decisions, *column) for column in columns]

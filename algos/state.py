@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from ..policies.critic import Critic
 from ..policies.policy import Policy
-from ..shapes import Float
+from ..shapes import Float, Int
 from .returns import RewardScale
+from .views import AT_ONCE, Views
 
 StateT = TypeVar("StateT", bound="ActorCriticState")
 
@@ -44,9 +46,16 @@ class ActorCriticState:
         value = torch.optim.AdamW(critic.parameters(), lr=critic_lr, weight_decay=0, fused=True)
         return cls(policy, critic, actor, value, scale, **fields)
 
-    def value(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
-        """Values in parts that stay in a CPU's caches."""
-        return torch.cat([self.critic(part) for part in features.split(1_000)])
+    def value(self, seen: Float[Tensor, "B F"] | Views) -> Float[Tensor, " B"]:
+        """Values of features, or of pictures that the critic encodes, in parts that bound memory."""
+        if isinstance(seen, Views):
+            rows = torch.arange(len(seen), device=self.policy.device)
+            return torch.cat([self.value_of(seen, part) for part in rows.split(AT_ONCE)])
+        return torch.cat([self.critic(part) for part in seen.split(1_000)])  # stays in a CPU's caches
+
+    def value_of(self, views: Views, rows: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Values of some pictures, as the critic's own encoder sees them."""
+        return self.critic(views.features(self.policy, rows, cast(Critic, self.critic).encoder))
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

@@ -44,8 +44,8 @@ def cloning(limits: Limits, effort: Effort) -> Iterator[Row]:
         assert policy.network.encoder is not None
         with calls(policy.network.encoder) as counted:
             step()
-        yield Row(f"bc/vit/{name}/encoder-calls", len(counted), "per step")
-        yield Row(f"bc/vit/{name}/encoded", sum(counted), "observations")
+        yield Row(f"bc/vit/{name}/encoder-calls", float(len(counted)), "per step")
+        yield Row(f"bc/vit/{name}/encoded", float(sum(counted)), "observations")
 
 
 def _step(batch: int, *, draws: int = 1, repeats: int = 1) -> tuple[Policy, Callable[[], Tensor]]:

@@ -18,8 +18,9 @@ from functools import partial
 import numpy as np
 import torch
 
+from ..algos.decisions import Decisions
 from ..algos.dppo import DPPO
-from ..algos.onpolicy import Decisions, Minibatch, OnPolicy
+from ..algos.onpolicy import Minibatch, OnPolicy
 from ..algos.reinflow import ReinFlow
 from ..algos.state import ActorCriticState
 from ..deploy.arrays import chain_arrays, chain_facts, pack
@@ -106,7 +107,7 @@ def decision(limits: Limits, effort: Effort, batch: int = 40, scored: int = 1_00
 
 @torch.no_grad()
 def _score(algo: OnPolicy, state: ActorCriticState, batch: Minibatch) -> None:
-    for part in batch.parts():
+    for part in batch.parts(None):
         algo.log_ratio(state, part)
 
 

@@ -22,6 +22,7 @@ from .sac import soft_actor_critic
 from .sampling import decision, rollout, sampler, unet
 from .stepping import TASKS, stepping
 from .training import behaviour_cloning, dppo_iteration, reinflow_iteration
+from .views import tuning
 
 Case = Callable[[Limits, Effort], Iterator[Row]]
 CASES: dict[str, Case] = {
@@ -36,6 +37,7 @@ CASES: dict[str, Case] = {
     **{f"env/{env}": partial(stepping, env) for env in TASKS},
     "bc/batch128": behaviour_cloning,
     "bc/vit": cloning,
+    "dppo/vit": tuning,
     "dppo": dppo_iteration,
     "reinflow": reinflow_iteration,
     "data/random": random_frames,

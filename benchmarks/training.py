@@ -124,7 +124,7 @@ class _Iteration:
         with packed(self.state.policy, self.env.num_envs):
             rollout, _, seconds = self.collector.collect(lambda obs: self.algo.act(self.state, obs, self.generator))
         in_env = self.env.seconds - before
-        scoring = _timed(lambda: self.algo.prepare(self.state, rollout))
+        scoring = _timed(lambda: self.algo.prepare(self.state, rollout, self.generator))
         return {
             "env": in_env,
             "sampling": seconds - in_env,

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..envs.identity import known_as, may_be_same
-from ..spec import ArraySpec, EnvSpec
+from ..spec import ArraySpec, EnvSpec, split_pictures
 from .alignment import misaligned
 from .episodes import Episodes
 from .meaning import mistaken
 from .timing import Level, mistimed
-from .validity import OBS
+from .validity import OBS, picture_fault
 
 MUCH_CLIPPED = 0.25
 """share of actions at a limit above which it is a warning"""
@@ -45,6 +45,7 @@ def check(episodes: Episodes, spec: EnvSpec | None = None) -> list[Finding]:
         spec: the environment the set is meant for; None: limits and rates that the set itself records.
     """
     faults = (
+        _pictures,
         _elsewhere,
         _shapes,
         _not_finite,
@@ -64,6 +65,12 @@ def check(episodes: Episodes, spec: EnvSpec | None = None) -> list[Finding]:
     )
     found = [finding for fault in faults for finding in fault(episodes, spec)]
     return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.level))
+
+
+def _pictures(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
+    for key in map(OBS.__add__, split_pictures(episodes.obs_specs())[0]):
+        if message := picture_fault(episodes.data[key]):
+            yield Finding("error", key, message)
 
 
 def _elsewhere(episodes: Episodes, spec: EnvSpec | None) -> Iterator[Finding]:

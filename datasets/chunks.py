@@ -35,6 +35,9 @@ class Batch:
 class Chunks:
     """All windows of a set, resident on `device`.
 
+    With `past_actions` that many actions before the step follow those from it on, in order of time; before the first
+    step the first action repeats.
+
     Raises:
         UserError: for a horizon or history below one, or one that leaves no window.
     """
@@ -47,10 +50,11 @@ class Chunks:
         device: str | torch.device = "cpu",
         *,
         pad: bool = True,
+        past_actions: int = 0,
     ) -> None:
         if min(horizon, n_obs_steps) < 1:
             raise UserError(f"horizon {horizon} and n_obs_steps {n_obs_steps} must be at least 1")
-        self.horizon, self.n_obs_steps = horizon, n_obs_steps
+        self.horizon, self.n_obs_steps, self.past_actions = horizon, n_obs_steps, past_actions
         self.device = torch.device(device)
         ends = np.unique(episodes.ends[episodes.ends > 0])  # episodes without steps have no windows
         row, episode = window_rows(ends, 1 if pad else horizon)
@@ -58,14 +62,14 @@ class Chunks:
             longest = int(episodes.lengths.max())
             raise UserError(f"no episode is as long as horizon {horizon} (longest: {longest}): shorten it or pad")
         action_rows, obs_rows = (
-            padded_rows(ends, after=horizon - 1),
+            padded_rows(ends, before=past_actions, after=horizon - 1),
             padded_rows(ends, before=n_obs_steps - 1),
         )
-        self.action = self._views(episodes.data["action"][action_rows], horizon)
+        self.action = self._views(episodes.data["action"][action_rows], past_actions + horizon)
         self.obs = {
             key.removeprefix(OBS): self._views(episodes.data[key][obs_rows], n_obs_steps) for key in episodes.obs_keys
         }
-        self._action_view = torch.from_numpy(row + episode * (horizon - 1)).to(self.device)  # (W,)
+        self._action_view = torch.from_numpy(row + episode * (past_actions + horizon - 1)).to(self.device)  # (W,)
         self._obs_view = torch.from_numpy(row + episode * (n_obs_steps - 1)).to(self.device)  # (W,)
 
     def __len__(self) -> int:
@@ -74,9 +78,10 @@ class Chunks:
     def batch(self, indices: Int[Tensor, " B"]) -> Batch:
         """The windows `indices`, which lie on the same device."""
         obs_view = self._obs_view.index_select(0, indices)
+        action = self.action.index_select(0, self._action_view.index_select(0, indices))
         return Batch(
             obs={name: views.index_select(0, obs_view) for name, views in self.obs.items()},
-            action=self.action.index_select(0, self._action_view.index_select(0, indices)),
+            action=action.roll(-self.past_actions, 1) if self.past_actions else action,
         )
 
     def sample(self, batch: int, generator: torch.Generator | None = None) -> Batch:

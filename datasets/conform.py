@@ -116,8 +116,7 @@ def _observed(episodes: Episodes, spec: EnvSpec, notes: list[str]) -> Episodes:
         raise UserError(f"{spec.id} has '{missing[0]}', the set only {has}: choose the environment it is from")
     if extra := sorted(set(episodes.obs_keys) - wanted):
         notes.append(f"{', '.join(extra)} left out: {spec.id} does not have them")
-    data = {key: value for key, value in episodes.data.items() if key not in extra}
-    return replace(episodes, data=data, final={key: v for key, v in episodes.final.items() if key in wanted})
+    return episodes.observing(spec.obs)
 
 
 def _clipped(action: np.ndarray, spec: ArraySpec, notes: list[str]) -> np.ndarray:

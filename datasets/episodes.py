@@ -10,8 +10,8 @@ Shapes: T steps of all episodes together, E episodes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,19 @@ class Episodes:
             self.attrs,
             {key: value[indices] for key, value in self.final.items()},
         )
+
+    def observing(self, names: Iterable[str]) -> Episodes:
+        """The set with these observations alone, named without `observation.`.
+
+        Raises:
+            UserError: where one is absent.
+        """
+        wanted = {OBS + name for name in names}
+        if missing := sorted(wanted - set(self.obs_keys)):
+            raise UserError(f"{self._name} has no '{missing[0]}', only {', '.join(self.obs_keys)}")
+        others = set(self.obs_keys) - wanted
+        data, final = ({k: v for k, v in part.items() if k not in others} for part in (self.data, self.final))
+        return replace(self, data=data, final=final)
 
     def split(self, fraction: float, seed: int) -> tuple[Episodes, Episodes]:
         """Hold out `fraction` of the episodes, at least one, drawn by `seed`: (train, held out).

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .episodes import Episodes
 
 OBS = "observation."
+MOST_CHANNELS = 4
+"""of a picture: colours and a depth"""
 
 
 def check_ends(ends: np.ndarray) -> None:
@@ -70,6 +72,14 @@ def check_keys(data: Mapping[str, np.ndarray], final: Mapping[str, np.ndarray]) 
     for key, value in final.items():
         if key not in data or value.shape[1:] != data[key].shape[1:]:
             raise UserError(f"final '{key}' has no observation of its shape {value.shape[1:]} in the data")
+
+
+def picture_fault(value: np.ndarray) -> str:
+    """What is wrong with pictures (T, height, width, channels), and the fix; empty where nothing is."""
+    shape = value.shape[1:]
+    if shape[0] <= MOST_CHANNELS < shape[2]:
+        return f"shape {shape}, but channels come last: write them as {(*shape[1:], shape[0])}"
+    return "" if value.dtype == np.uint8 else f"type {value.dtype}, but pictures are uint8, from 0 to 255: convert them"
 
 
 def require_sound(episodes: Episodes, path: str | Path) -> Episodes:

@@ -23,6 +23,7 @@ from ..policies.gaussian import GaussianActor
 from ..policies.policy import Policy
 from ..policies.steered import Steered
 from ..policies.storage import SavedActor
+from ..spec import split_pictures
 from .runtime.session import KEY
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ def exportable(actor: SavedActor, name: object) -> Exportable:
     """The actor, if it can become one graph.
 
     Raises:
-        UserError: for one that remembers, or whose choice small differences turn over.
+        UserError: for one that sees pictures, that remembers, or whose choice small differences turn over.
     """
+    if pictures := split_pictures(actor.spec.obs)[0]:
+        raise UserError(f"{name} sees pictures ({', '.join(pictures)}), which files cannot yet: play it from Python")
     if isinstance(actor, Exportable):
         return actor
     kind = type(actor).__name__

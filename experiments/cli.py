@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("deploy_verbs:export", "write a policy as one .onnx or .npz file with a parity certificate"),
     "run": ("deploy_verbs:run", "run an exported file in a fixed-rate control loop, without torch"),
     "report": ("report_verbs:report", "write one HTML page about a run"),
-    "import": ("import_verbs:import_weights", "turn official DPPO or ReinFlow weights into a policy"),
+    "import": ("import_verbs:import_weights", "bring a policy of Diffusion Policy, LeRobot, DPPO or ReinFlow"),
     "bench": ("bench_verbs:bench", "measure speed beside its peers and the machine's limits"),
     "envs": ("envs_verb:envs", "list, install and try suites of environments"),
     "doctor": ("doctor:doctor", "say what works on this machine, and the fix for what does not"),

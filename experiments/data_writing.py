@@ -41,6 +41,10 @@ class Convert:
     "rotation_at": [3]}'; see Convention"""
     rotation: str = ""
     """rotate actions into this representation: axis_angle, euler_xyz, quat_xyzw, quat_wxyz, 6d, matrix"""
+    observe: tuple[str, ...] | None = None
+    """names of the observations to keep, `state images.front`; None: all"""
+    size: tuple[int, int] | None = None
+    """height and width that pictures are made; None: as they are"""
     env: EnvRef = field(default_factory=EnvRef)
     """environment to fit the set to: its observations, action limits, rewards and ends; read as a whole"""
 
@@ -62,8 +66,11 @@ def convert(config: Convert) -> int:
     from ..datasets import convert as converting
     from ..datasets.conventions import declared, rotated
     from ..datasets.readers import open_source
+    from ..datasets.views import View
 
     source = rotated(declared(open_source(config.source, **config.options), config.action), config.rotation)
+    if config.observe is not None or config.size is not None:
+        source = View(source, config.observe, config.size)
     if spec := spec_of(config.env):
         return _fitted(config, source, spec)
     if config.to == "lerobot":

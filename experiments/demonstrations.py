@@ -31,5 +31,6 @@ def demonstrations(episodes: Episodes, actor: SavedActor, env: EnvSpec) -> Exper
             f"the data's rewards have reward_type {recorded}, those of {env.id} {wanted}: "
             "fit the data with `noisepilot data convert` and the same --env and --env-kwargs"
         )
+    episodes = episodes.observing(env.obs)
     n, history = actor.spec.n_action_steps, actor.spec.n_obs_steps
     return experience(episodes, lambda x: actor.normalizer.normalize(ACTION, x), n, history, env.device)

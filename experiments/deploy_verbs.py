@@ -144,7 +144,7 @@ def _recorded(episodes: Episodes, policy: Exportable) -> dict[str, Any]:
     from ..datasets.chunks import Chunks
 
     policy.spec.check_data(episodes.obs_specs(), episodes.action_spec(), "the recorded observations")
-    chunks = Chunks(episodes, policy.spec.horizon, policy.spec.n_obs_steps)
+    chunks = Chunks(episodes.observing(policy.spec.obs), policy.spec.horizon, policy.spec.n_obs_steps)
     rows = torch.linspace(0, len(chunks) - 1, min(RECORDED, len(chunks))).long()
     return dict(chunks.batch(rows).obs)
 
@@ -162,7 +162,7 @@ def _provenance(folder: Path, data: Episodes | None) -> dict[str, Any]:
 def _check_fit(policy: Any, env: Any) -> None:
     ours = {name: array["shape"][1:] for name, array in policy.observations.items()}
     theirs = {name: array.shape for name, array in env.obs.items()}
-    if ours != theirs:
+    if not ours.items() <= theirs.items():
         raise UserError(f"policy (made for {policy.env or 'no known env'}) sees {ours}, {env.id} shows {theirs}")
     if policy.action["shape"][1:] != env.action.shape:
         raise UserError(f"policy acts in {policy.action['shape'][1:]}, {env.id} in {env.action.shape}")

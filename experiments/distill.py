@@ -121,7 +121,8 @@ class _Training:
         if env and (message := recorded_elsewhere(episodes, env)):
             raise UserError(f"{self.config.data}: {message}")
         self.teacher.spec.check_data(episodes.obs_specs(), episodes.action_spec(), self.config.data)
-        chunks = Chunks(episodes, 1, self.teacher.spec.n_obs_steps, self.teacher.device)
+        seen = episodes.observing(self.teacher.spec.obs)
+        chunks = Chunks(seen, 1, self.teacher.spec.n_obs_steps, self.teacher.device)
         rows = torch.arange(len(chunks), device=self.teacher.device)
         with torch.no_grad():
             parts = [self.teacher.encode(dict(chunks.batch(part).obs)).features for part in rows.split(10_000)]

@@ -51,7 +51,7 @@ def _offline(config: Eval) -> dict[str, Any]:
     from .evaluate_offline import evaluate_offline
 
     policy = load_policy(config.policy)
-    episodes = load(config.data)
+    episodes = load(config.data).observing(policy.spec.obs)
     policy.spec.check_data(episodes.obs_specs(), episodes.action_spec(), config.data)
     chunks = Chunks(episodes, policy.spec.horizon, policy.spec.n_obs_steps, policy.device)
     errors = evaluate_offline(policy, chunks)

@@ -18,6 +18,7 @@ from ..algos.sac import SAC
 from ..datasets.episodes import Episodes
 from ..datasets.readers import load
 from ..envs import make
+from ..envs.observed import Observed
 from ..envs.seeds import eval_seeds
 from ..envs.vector import TensorEnv
 from ..errors import UserError, at_least
@@ -44,7 +45,8 @@ class Finetune:
     """finetune [RECIPE] [--algo NAME] [--seeds N]: reinforcement learning in simulation, or from recorded data.
 
     `noisepilot list` names recipes and their algorithms; `--seeds N` runs seeds 0 to N - 1 into OUT/seed<i>. Without
-    --policy, `--kind KIND` chooses the fresh policy: diffusion, flow, shortcut, meanflow or consistency.
+    --policy, `--kind KIND` chooses the fresh policy: diffusion, flow, shortcut, meanflow or consistency, and
+    `--fresh.network NAME` and `--fresh.encoder NAME` its network and its encoder of pictures.
     """
 
     policy: str
@@ -135,11 +137,12 @@ def _base(config: Finetune, data: Episodes | None) -> Policy | None:
 
 @contextmanager
 def environment(ref: EnvRef, num_envs: int, policy: SavedActor | None) -> Iterator[TensorEnv]:
-    """An environment that the policy fits, closed afterwards."""
+    """An environment that the policy fits, without what it does not see, closed afterwards."""
     env = make(ref.id, num_envs, str(policy.device if policy else default_device()), **ref.kwargs)
     try:
         if policy is not None:
             policy.spec.check_env(env.spec)
+            env = TensorEnv(Observed(env.core, policy.spec.obs), env.device)
         yield env
     finally:
         env.close()

@@ -1,22 +1,49 @@
-"""The verb `import`: official DPPO or ReinFlow weights become a policy folder."""
+"""The verb `import`: what other tools trained becomes a policy folder.
+
+Diffusion Policy's checkpoints and LeRobot's folders hold all that a policy needs. DPPO's and ReinFlow's do not: a
+recipe says the rest.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..policies.policy import Policy, PolicyConfig
 from .cli import parse, take_option, take_positional
+from .env_ref import EnvRef
 from .recipe import get_recipe
+
+if TYPE_CHECKING:
+    from ..policies.foreign.imported import Importable
+    from ..spec import EnvSpec
 
 
 @dataclass(frozen=True)
 class Import:
-    """Weights and normalisation, and the policy that they fill. Sizes are read off the weights."""
+    """import [RECIPE]: a policy that a file holds whole; a recipe, or --env, names the environment it acts in."""
+
+    weights: Path
+    """a checkpoint of Diffusion Policy (latest.ckpt), or a folder of LeRobot's diffusion policy"""
+    out: Path
+    """policy folder to write"""
+    env: EnvRef = field(default_factory=EnvRef)
+    """empty: name it when the policy is used"""
+
+
+@dataclass(frozen=True)
+class ImportOfficial:
+    """import RECIPE: weights and normalisation of DPPO or ReinFlow, and the policy that they fill.
+
+    Sizes are read off the weights. Diffusion Policy's and LeRobot's files need --weights and --out alone.
+    """
 
     weights: Path = Path()
-    """a checkpoint of the official code (state_*.pt), or an .npz of arrays under the official names"""
+    """state_*.pt of DPPO or ReinFlow, or an .npz of arrays under their names; latest.ckpt of Diffusion Policy; a
+    folder of LeRobot"""
     normalization: Path = Path()
     """.npz with obs_min, obs_max, action_min, action_max"""
     out: Path = Path()
@@ -30,32 +57,67 @@ class Import:
 
 
 def import_weights(argv: list[str]) -> int:
-    """`noisepilot import RECIPE [--kind flow] --weights state_200.pt --normalization N.npz --out FOLDER`."""
-    from ..envs import make_core
-    from ..policies.official_sizes import sized
-    from ..policies.official_weights import fill, read_official
+    """`noisepilot import [RECIPE] --weights FILE --out FOLDER`; which tool wrote the file shows in what it holds."""
+    from ..policies.foreign.layouts import recognise
+
+    name, argv = take_positional(argv, "")
+    weights, _ = take_option(argv, "--weights", "")
+    found = recognise(Path(weights)) if weights else None
+    return _import_official(name or "default", argv) if found is None else _import_whole(found, name, argv)
+
+
+def _import_whole(found: Importable, recipe: str, argv: list[str]) -> int:
     from ..policies.storage import save_policy
 
-    name, argv = take_positional(argv, "default")
-    kind, argv = take_option(argv, "--kind", "diffusion")
-    recipe = get_recipe(name)
-    config = parse(Import, argv, f"noisepilot import {name} --kind {kind}", Import(policy=recipe.kind(kind)))
-    for missing in ("weights", "normalization", "out"):
-        if getattr(config, missing) == Path():
-            raise UserError(f"--{missing} is missing")
-    if not recipe.env.id:
-        raise UserError("import needs a recipe with an environment: see `noisepilot list`")
-    weights = read_official(config.weights, config.prefix)
-    spec = make_core(recipe.env.id, **recipe.env.kwargs).spec
-    shape = sized(config.policy, weights, sum(array.dim for array in spec.obs.values()), spec.action.dim)
-    policy = fill(shape.build(shape.spec_for(spec)), weights, config.normalization, config.finetune_steps)
-    save_policy(policy, config.out, {"source": f"official weights, {config.weights.name}, {weights.prefix}*"})
-    _say(policy, weights.prefix, weights.left, config.out)
+    prog = " ".join(["noisepilot import", recipe]).strip()
+    default = Import(Path(), Path(), get_recipe(recipe).env if recipe else EnvRef())
+    config = parse(Import, argv, prog, default)
+    _require(config, "out")
+    imported = found.load(_env_spec(config.env) if config.env.id else None)
+    save_policy(imported.policy, config.out, {"source": imported.source})
+    print("\n".join(imported.said))
+    _say_rest(imported.left, imported.policy, config.out)
     return 0
 
 
-def _say(policy: Policy, prefix: str, left: dict[str, int], out: Path) -> None:
-    """What was found, what the recipe had to say, and what stayed behind."""
+def _import_official(name: str, argv: list[str]) -> int:
+    from ..policies.foreign.dppo import fill, read_official
+    from ..policies.foreign.dppo_sizes import sized
+    from ..policies.storage import save_policy
+
+    kind, argv = take_option(argv, "--kind", "diffusion")
+    recipe = get_recipe(name)
+    default = ImportOfficial(policy=recipe.kind(kind))
+    config = parse(ImportOfficial, argv, f"noisepilot import {name} --kind {kind}", default)
+    _require(config, "weights", "normalization", "out")
+    if not recipe.env.id:
+        raise UserError("import needs a recipe with an environment: see `noisepilot list`")
+    weights = read_official(config.weights, config.prefix)
+    spec = _env_spec(recipe.env)
+    shape = sized(config.policy, weights, sum(array.dim for array in spec.obs.values()), spec.action.dim)
+    policy = fill(shape.build(shape.spec_for(spec)), weights, config.normalization, config.finetune_steps)
+    save_policy(policy, config.out, {"source": f"official weights, {config.weights.name}, {weights.prefix}*"})
+    _say_official(policy, weights.prefix)
+    _say_rest(weights.left, policy, config.out)
+    return 0
+
+
+def _require(config: object, *names: str) -> None:
+    for missing in names:
+        if getattr(config, missing) == Path():
+            raise UserError(f"--{missing} is missing")
+
+
+def _env_spec(env: EnvRef) -> EnvSpec:
+    from ..envs import make_core
+
+    core = make_core(env.id, **env.kwargs)
+    core.close()
+    return core.spec
+
+
+def _say_official(policy: Policy, prefix: str) -> None:
+    """What was found, and what the recipe had to say."""
     config = policy.config
     network = config.network
     print(f"weights: {prefix}*")
@@ -68,6 +130,13 @@ def _say(policy: Policy, prefix: str, left: dict[str, int], out: Path) -> None:
         f"taken from the recipe: activation {network.activation}, {config.sampler.steps} steps of "
         f"eta {config.sampler.eta:g}, {type(config.path).__name__}, n_action_steps {config.n_action_steps}"
     )
+
+
+def _say_rest(left: Mapping[str, int], policy: Policy, out: Path) -> None:
+    """What stayed behind, and what came of it."""
     for group, count in sorted(left.items()):
         print(f"left out: {group} ({count} tensors)")
+    spec = policy.spec
+    seen = ", ".join(f"{name} {array.shape}" for name, array in spec.obs.items())
+    print(f"sees {seen}; acts {spec.action.shape}; " + (f"made for {spec.env}" if spec.env else "of no environment"))
     print(f"policy: {out}")

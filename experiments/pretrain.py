@@ -15,12 +15,15 @@ from ..datasets.checks import check
 from ..datasets.chunks import Chunks
 from ..datasets.episodes import OBS, Episodes
 from ..datasets.readers import load
+from ..datasets.validity import picture_fault
 from ..envs import make_core
 from ..errors import UserError, at_least
+from ..policies.foreign.vision import load_resnet
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import ACTION, Policy, PolicyConfig
 from ..policies.storage import default_device
-from ..spec import PolicySpec
+from ..policies.vision.rgb import ResNetEncoder
+from ..spec import PolicySpec, split_pictures
 from .checkpoint import load_optimizer_state, optimizer_state, resume, write_checkpoint
 from .env_ref import EnvRef
 from .loggers import SinkName
@@ -33,7 +36,8 @@ class Pretrain:
     """pretrain [RECIPE] [--kind KIND]: behaviour cloning; `noisepilot list` names recipes to start from.
 
     Kinds of policy: diffusion, flow, shortcut, meanflow, consistency. `--policy.network NAME` takes another network,
-    mlp, transformer or unet, and shows its options.
+    mlp, transformer or unet, `--policy.encoder NAME` an encoder of pictures, resnet, vit or none, and shows its
+    options.
     """
 
     data: str
@@ -54,6 +58,8 @@ class Pretrain:
     """mirrors of metrics.jsonl: tensorboard, wandb"""
     resume: bool = False
     """continue the run in `out` from its newest checkpoint; without one, start it from the beginning"""
+    encoder_weights: str | None = None
+    """file of torchvision's ResNet-18 that the encoder `resnet` begins with"""
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed", "held_out")
@@ -70,6 +76,8 @@ def pretrain(config: Pretrain) -> RunFolder:
     train, held_out = episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
     training = _Training(config, train, held_out)
     run, tree = resume(config, episodes.hash())
+    if config.encoder_weights and tree is None:
+        training.begin_from(config.encoder_weights)
     use_fast_matmul(tree["fast_matmul"] if tree else None)
     run = run or RunFolder.create(config.out, config, data_hash=episodes.hash())
     if tree:
@@ -84,6 +92,9 @@ def pretrain(config: Pretrain) -> RunFolder:
 def build_policy(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> Policy:
     """A fresh policy for these data, its normaliser fitted on them."""
     spec = data_spec(config, episodes, env)
+    for name in split_pictures(spec.obs)[0]:
+        if fault := picture_fault(episodes.data[OBS + name]):
+            raise UserError(f"'{OBS}{name}' has {fault}")
     policy = Policy(config, spec)
     for name, key in ((ACTION, ACTION), *((name, OBS + name) for name in policy.flat_obs)):
         stats = episodes.stats(key)
@@ -97,7 +108,7 @@ def data_spec(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> PolicySp
         return config.spec(episodes.obs_specs(), episodes.action_spec(), float(episodes.attrs.get("fps", 0.0)))
     core = make_core(env.id, **env.kwargs)
     core.close()
-    for fault in check(episodes, core.spec):
+    for fault in check(episodes, replace(core.spec, obs=config.seen(core.spec.obs))):
         if fault.level == "error":
             raise UserError(f"the data do not fit {env.id}: {fault.key}: {fault.message}")
     # What the data know of their numbers and the environment does not say travels with the policy.
@@ -113,13 +124,24 @@ class _Training:
         self.config = config
         torch.manual_seed(config.seed)
         policy = build_policy(config.policy, train, config.env)
-        horizon, history = policy.spec.horizon, policy.spec.n_obs_steps
-        self.chunks = Chunks(train, horizon, history, policy.device, pad=config.bc.pad)
-        self.held_out = Chunks(held_out, horizon, history, policy.device, pad=config.bc.pad) if held_out else None
+        train, held_out = train.observing(policy.spec.obs), held_out and held_out.observing(policy.spec.obs)
+        window = policy.spec.horizon, policy.spec.n_obs_steps, policy.device
+        options = {"pad": config.bc.pad, "past_actions": config.policy.past_actions}
+        self.chunks = Chunks(train, *window, **options)
+        self.held_out = Chunks(held_out, *window, **options) if held_out else None
         self.state: BCState = config.bc.init(policy)
         self.generator = torch.Generator(policy.device).manual_seed(config.seed)
         self.losses: list[Tensor] = []  # since the last line of metrics
         self.wall_s = 0.0
+
+    def begin_from(self, weights: str) -> None:
+        """Fill every ResNet-18 of the encoder."""
+        policy = self.state.policy
+        if not isinstance(policy.network.encoder, ResNetEncoder):
+            raise UserError("--encoder-weights fills a ResNet-18, this policy has none: add --policy.encoder resnet")
+        for network in policy.network.encoder.backbones:
+            load_resnet(network, weights)
+        self.state = self.config.bc.init(policy)
 
     def run(self, run: RunFolder, report: Reporter) -> None:
         """Train to the end, logging and saving on the way."""

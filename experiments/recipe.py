@@ -17,6 +17,7 @@ from ..policies.networks import NETWORKS
 from ..policies.objective import Consistency, MeanFlow, Shortcut
 from ..policies.path import LinearPath
 from ..policies.policy import PolicyConfig
+from ..policies.vision import ENCODERS
 from .env_ref import EnvRef
 from .methods import METHODS, Algorithm
 
@@ -146,6 +147,20 @@ def with_network(policy: PolicyConfig, name: str) -> PolicyConfig:
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
     return replace(policy, network=replace(NETWORKS[name], step_size=policy.network.step_size))
+
+
+def with_encoder(policy: PolicyConfig, name: str) -> PolicyConfig:
+    """The policy with another encoder of pictures, as it comes; `none` for none, with an empty name its own.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if not name:
+        return policy
+    known = {"none": None, **ENCODERS}
+    if name not in known:
+        raise unknown("encoder", name, known)
+    return replace(policy, encoder=known[name])
 
 
 def recipes() -> dict[str, Recipe]:

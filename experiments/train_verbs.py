@@ -10,22 +10,23 @@ from ..algos.onpolicy import OnPolicy
 from ..errors import UserError
 from .cli import parse, take_option, take_positional
 from .methods import METHODS
-from .recipe import get_recipe, with_network
+from .recipe import get_recipe, with_encoder, with_network
 
 if TYPE_CHECKING:
+    from ..policies.policy import PolicyConfig
     from .finetune import Finetune
 
 
 def pretrain(argv: list[str]) -> int:
-    """`noisepilot pretrain [RECIPE] [--kind KIND] [--policy.network NAME]`: with a recipe's settings."""
+    """`noisepilot pretrain [RECIPE] [--kind KIND] [--policy.network NAME] [--policy.encoder NAME]`."""
     from .pretrain import Pretrain
     from .pretrain import pretrain as run
 
     name, argv = take_positional(argv, "default")
     kind, argv = take_option(argv, "--kind", "diffusion")
-    network, argv = take_option(argv, "--policy.network", "")
     recipe = get_recipe(name)
-    default = Pretrain("", "", recipe.env, with_network(recipe.kind(kind), network), recipe.bc)
+    policy, _, argv = _take_parts(argv, "--policy", recipe.kind(kind))
+    default = Pretrain("", "", recipe.env, policy, recipe.bc)
     config = parse(Pretrain, argv, f"noisepilot pretrain {name}", default)
     _require(config, "data", "out")
     print(f"pre-trained policy: {run(config).path}")
@@ -35,7 +36,8 @@ def pretrain(argv: list[str]) -> int:
 def finetune(argv: list[str]) -> int:
     """`noisepilot finetune [RECIPE] [--algo NAME] [--kind KIND] [--seeds N]`: with a recipe's settings.
 
-    Without --policy a fresh policy of that kind, with the network `--fresh.network NAME`, learns from --data.
+    Without --policy a fresh policy of that kind, with `--fresh.network NAME` and `--fresh.encoder NAME`, learns from
+    --data.
     """
     from .finetune import Finetune
     from .finetune import finetune as run
@@ -47,13 +49,15 @@ def finetune(argv: list[str]) -> int:
     recipe = get_recipe(name)
     settings = recipe.algo(algo)
     kind, argv = take_option(argv, "--kind", METHODS[algo].fresh if algo in METHODS else "diffusion")
-    network, argv = take_option(argv, "--fresh.network", "")
-    fresh, budget = with_network(recipe.kind(kind), network), recipe.budget_for(algo)
+    fresh, chosen, argv = _take_parts(argv, "--fresh", recipe.kind(kind))
+    budget = recipe.budget_for(algo)
     # An off-policy checkpoint holds the replay: no more of them than evaluations.
     every = 1 if isinstance(settings, OnPolicy) else max(1, budget.eval_every)
     default = Finetune("", "", recipe.env, settings, budget, fresh=fresh, checkpoint_every=every)
     config = parse(Finetune, argv, f"noisepilot finetune {name} --algo {algo}", default)
     _require(config, "out")
+    if config.policy and chosen:
+        raise UserError(f"{chosen} is for a fresh policy, and --policy brings its own: leave one of them out")
     runs = [run(run_config).path for run_config in _seeded(config, seeds)]
     for path in runs:
         print(f"fine-tuned policy: {path}")
@@ -85,6 +89,15 @@ def distill(argv: list[str]) -> int:
     _require(config, "policy", "out")
     print(f"one-step student: {run(config).path}")
     return 0
+
+
+def _take_parts(argv: list[str], prefix: str, policy: PolicyConfig) -> tuple[PolicyConfig, str, list[str]]:
+    """The policy with the network and encoder that options name, the first of those options, and the other words."""
+    chosen = ""
+    for option, change in ((f"{prefix}.network", with_network), (f"{prefix}.encoder", with_encoder)):
+        part, argv = take_option(argv, option, "")
+        policy, chosen = change(policy, part), chosen or (option if part else "")
+    return policy, chosen, argv
 
 
 def _seeded(config: Finetune, seeds: str) -> list[Finetune]:

@@ -19,6 +19,7 @@ from ..errors import at_least
 from ..shapes import Float
 from .activation import Activation, activation
 from .network import check_widths, trunk
+from .vision import Encoder
 
 Aggregate = Literal["min", "mean", "min2"]
 """one value of E: the least (clipped double Q), the mean, or the least of two drawn at random (REDQ, RLPD)"""
@@ -40,10 +41,11 @@ class CriticMLP:
 
 
 class Critic(nn.Module):
-    """V(obs)."""
+    """V(obs). Where observations hold pictures, it has an encoder of its own that makes its features."""
 
     def __init__(self, config: CriticMLP, features: int) -> None:
         super().__init__()
+        self.encoder: Encoder | None = None
         self.trunk = trunk((features, *config.hidden, 1), config.activation, config.residual)
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:

@@ -1,7 +1,8 @@
 """A policy: a network on a Gaussian path with a sampler, its normaliser inside.
 
 Everything outside sees (observation, noise) -> action chunk. Inside, chunks are normalised to [-1, 1].
-Shapes: B batch, T observations, F features, H horizon, A action dim, K steps, S stored transitions.
+Shapes: B batch, T observations, F features, H horizon, L = H + past actions, A action dim, K steps, S stored
+transitions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, at_least, unknown
 from ..shapes import Float, Int
 from ..spec import ArraySpec, EnvSpec, PolicySpec, split_pictures
 from .denoiser import Denoiser, Sizes
@@ -58,14 +59,34 @@ class PolicyConfig:
     horizon: int = 4
     n_action_steps: int = 4
     n_obs_steps: int = 1
+    past_actions: int = 0
+    """actions before the current one that the network denoises too, as those of Diffusion Policy and LeRobot do
+    (n_obs_steps - 1); chains hold them behind the horizon, chunks leave them out"""
     tuned_from: float = 0.0
     """time from which the tuned network acts; earlier steps belong to a frozen copy. Set by fine-tuning"""
     encoder: ViT | ResNet | None = None
     """what makes features of pictures; None: there are none"""
+    observe: tuple[str, ...] | None = None
+    """names of the observations that are seen, `state images.front`; None: all"""
 
     def spec(self, obs: Mapping[str, ArraySpec], action: ArraySpec, control_hz: float = 0.0) -> PolicySpec:
         """The policy's specification for these observations and actions."""
-        return PolicySpec(obs, action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz)
+        return PolicySpec(self.seen(obs), action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz)
+
+    def seen(self, obs: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
+        """Those of the observations that the policy sees.
+
+        Raises:
+            UserError: for a name that is not among them, or none at all.
+        """
+        if self.observe is None:
+            return obs
+        for name in self.observe:
+            if name not in obs:
+                raise unknown("observation", name, obs)
+        if not self.observe:
+            raise UserError(f"policy.observe names nothing, so nothing would be seen: name some of {', '.join(obs)}")
+        return {name: array for name, array in obs.items() if name in self.observe}
 
     def spec_for(self, env: EnvSpec) -> PolicySpec:
         """The policy's specification in an environment."""
@@ -105,6 +126,7 @@ class Policy(ActorModule):
 
     def __init__(self, config: PolicyConfig, spec: PolicySpec) -> None:
         super().__init__()
+        at_least(0, config, "past_actions")
         config.path.check_predicts(config.predicts)
         config.objective.check(config)
         config.path.grid(config.sampler.steps)  # refuses more steps than the path has
@@ -114,7 +136,8 @@ class Policy(ActorModule):
         encoder = self._build_encoder()
         seen, whole = (encoder.per_step, encoder.whole) if encoder else ((), 0)
         lengths = (*seen, *(s.dim for s in self.flat_obs.values()))
-        self.sizes = Sizes(lengths, spec.n_obs_steps, spec.horizon, spec.action.dim, whole)
+        length = spec.horizon + config.past_actions
+        self.sizes = Sizes(lengths, spec.n_obs_steps, length, spec.action.dim, whole)
         self.network = config.network.build(self.sizes)
         self.network.encoder = encoder
         self.prefix = copy.deepcopy(self.network).requires_grad_(False) if config.tuned_from > 0 else None
@@ -122,7 +145,8 @@ class Policy(ActorModule):
     def _build_encoder(self) -> Encoder | None:
         if self.config.encoder is None and self.pictures:
             raise UserError(
-                f"observation '{next(iter(self.pictures))}' is a picture: give the policy an encoder, or leave it out"
+                f"observation '{next(iter(self.pictures))}' is a picture: choose an encoder (policy.encoder, "
+                "resnet or vit), or leave it out (policy.observe)"
             )
         if self.config.encoder is None:
             return None
@@ -137,7 +161,7 @@ class Policy(ActorModule):
     # Observations
 
     def encode(self, obs: Mapping[str, Tensor], augment: Draws | None = None) -> Context:
-        """Normalise and flatten physical observations, name -> (B, T, ...); encode pictures, once.
+        """The context of physical observations, name -> (B, T, ...); each picture is encoded once.
 
         Args:
             obs: with pictures as bytes.
@@ -146,6 +170,29 @@ class Policy(ActorModule):
         Raises:
             UserError: for a missing observation or another shape.
         """
+        own = self.prefix.encoder if self.prefix else None
+        frozen = self.features(obs, augment, own) if own else None
+        return self.context(self.features(obs, augment), frozen)
+
+    def features(
+        self, obs: Mapping[str, Tensor], augment: Draws | None = None, encoder: Encoder | None = None
+    ) -> Float[Tensor, "B F"]:
+        """Normalised, flat observations after what `encoder`, None: the policy's own, makes of pictures.
+
+        Raises:
+            UserError: as `encode`.
+        """
+        states = self._states(obs)
+        encoder = encoder or self.network.encoder
+        if encoder is None:
+            return torch.cat([x.flatten(1) for x in states], 1)
+        weights = next(encoder.parameters())
+        none = weights.new_empty(len(next(iter(obs.values()))), encoder.n_obs_steps, 0)
+        seen = encoder(torch.cat([none, *states], 2), obs, augment)
+        return torch.cat([seen, *(x.flatten(1) for x in states)], 1)
+
+    def _states(self, obs: Mapping[str, Tensor]) -> list[Float[Tensor, "B T S"]]:
+        """What is not a picture, normalised."""
         states = []
         for name, spec in self.flat_obs.items():
             if name not in obs:
@@ -154,11 +201,7 @@ class Policy(ActorModule):
             if tuple(obs[name].shape[1:]) != expected:
                 raise UserError(f"observation '{name}' has shape {tuple(obs[name].shape)}, expected (B, *{expected})")
             states.append(self.normalizer.normalize(name, obs[name]))
-        if self.network.encoder is None:
-            return self.context(torch.cat([x.flatten(1) for x in states], 1))
-        own = self.prefix.encoder if self.prefix else None
-        frozen = _seen(own, states, obs, augment) if own else None
-        return self.context(_seen(self.network.encoder, states, obs, augment), frozen)
+        return states
 
     def context(self, features: Float[Tensor, "B F"], frozen: Float[Tensor, "B F"] | None = None) -> Context:
         """Condition on features that are made already; `frozen`: see `Context`."""
@@ -184,7 +227,7 @@ class Policy(ActorModule):
     def noise_shape(self) -> tuple[int, int, int]:
         """Shape of the noise of one decision: the initial draw and, unless deterministic, one per step."""
         sampler = self.config.sampler
-        return (1 if sampler.deterministic else 1 + sampler.steps, self.spec.horizon, self.spec.action.dim)
+        return (1 if sampler.deterministic else 1 + sampler.steps, self.sizes.horizon, self.sizes.action_dim)
 
     def noise(
         self, batch: int, generator: torch.Generator | None = None, *, steps: bool | None = None
@@ -205,13 +248,24 @@ class Policy(ActorModule):
     def _step(self, context: Context) -> Step:
         tuned = self.network.fold(self.embed_times(), context.condition)
         if self.prefix is None:
-            return tuned
+            return self._in_time(tuned)
         if self.prefix.encoder and context.frozen is None:
             raise ValueError("the frozen prefix sees by an encoder of its own: make the context by `encode`")
         seen = context.features if context.frozen is None else context.frozen
         frozen = self.prefix.fold(self.embed_times(self.prefix), self.prefix.condition(seen))
         first = self.first_tuned
-        return lambda k, x: frozen(k, x) if k < first else tuned(k, x)
+        return self._in_time(lambda k, x: frozen(k, x) if k < first else tuned(k, x))
+
+    def _in_time(self, step: Step) -> Step:
+        """A network sees past actions before the others; in a chain they come after them."""
+        past = self.config.past_actions
+        return (lambda k, x: step(k, x.roll(past, 1)).roll(-past, 1)) if past else step
+
+    def _output(
+        self, x: Float[Tensor, "B H A"], times: Float[Tensor, "B E"], condition: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "B H A"]:
+        """The tuned network's, in a chain's order."""
+        return self._in_time(lambda _, x: self.network(x, times, condition))(0, x)
 
     def sample(
         self,
@@ -255,7 +309,7 @@ class Policy(ActorModule):
 
         `stochastic` as a tensor holds the standard deviations of the rows, (B, H, A).
         """
-        output = self.network(x, self.embed_times()[k], context.condition)
+        output = self._output(x, self.embed_times()[k], context.condition)
         transitions = self.transitions(stochastic)
         if isinstance(stochastic, Tensor):
             std = stochastic
@@ -276,7 +330,7 @@ class Policy(ActorModule):
         """The tuned network's output at times t, for steps of size d where it sees them (None: 0)."""
         shown = self.config.path.time_input(t).to(x.dtype)
         times = self.network.time_embedding(shown, torch.zeros_like(shown) if d is None else d.to(x.dtype))
-        return self.network(x, times, context.condition)
+        return self._output(x, times, context.condition)
 
     def predict_data(
         self, context: Context, x: Float[Tensor, "B H A"], t: Float[Tensor, " B"]
@@ -307,7 +361,7 @@ class Policy(ActorModule):
     def act(
         self,
         obs: Mapping[str, Tensor],
-        noise: Float[Tensor, "B N H A"] | None = None,
+        noise: Float[Tensor, "B N L A"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B H A"]:
         """Physical action chunks for physical observations, name -> (B, T, ...)."""
@@ -319,13 +373,13 @@ class Policy(ActorModule):
     def forward(
         self,
         features: Float[Tensor, "B F"],
-        noise: Float[Tensor, "B N H A"],
+        noise: Float[Tensor, "B N L A"],
         frozen: Float[Tensor, "B F"] | None = None,
     ) -> Float[Tensor, "B H A"]:
         """The whole chain from features and noise to physical actions; what is compiled and exported."""
         self._check_noise(noise, needs_steps=not self.config.sampler.deterministic)
         step = self._step(self.context(features, frozen))
-        action = denoise(step, self.transitions(), noise.to(self.dtype))
+        action = denoise(step, self.transitions(), noise.to(self.dtype))[:, : self.spec.horizon]
         return self.normalizer.denormalize(ACTION, action)
 
     def _check_noise(self, noise: Tensor, *, needs_steps: bool) -> None:
@@ -365,16 +419,6 @@ class Policy(ActorModule):
         if policy.prefix is not None:
             policy.prefix.load_state_dict(self.network.state_dict())
         return policy
-
-
-def _seen(
-    encoder: Encoder, states: list[Tensor], obs: Mapping[str, Tensor], augment: Draws | None
-) -> Float[Tensor, "B F"]:
-    """What an encoder makes of pictures, then the normalised states, (B, T, S) each."""
-    weights = next(encoder.parameters())
-    none = weights.new_empty(len(next(iter(obs.values()))), encoder.n_obs_steps, 0)
-    seen = encoder(torch.cat([none, *states], 2), obs, augment)
-    return torch.cat([seen, *(x.flatten(1) for x in states)], 1)
 
 
 def _explored(sampler: Sampler, explore: Exploration | None) -> Sampler:

@@ -1,6 +1,8 @@
-"""PushT from its corners: windows of Diffusion Policy (two observations, sixteen actions, eight executed)."""
+"""PushT from its corners or from pictures: Diffusion Policy's windows of two observations and sixteen actions."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from ...algos.bc import BC
 from ...algos.distill import Distill
@@ -9,6 +11,7 @@ from ...policies.network import MLP
 from ...policies.path import CosinePath
 from ...policies.policy import PolicyConfig
 from ...policies.sampler import Sampler
+from ...policies.vision import ViT
 from ..env_ref import EnvRef
 from ..recipe import Budget, Recipe
 
@@ -28,4 +31,13 @@ PUSHT = Recipe(
     distill=Distill(fit=BC(grad_steps=10_000, batch=512, ema_decay=0.99)),
 )
 
-RECIPES = {"pusht": PUSHT}
+PIXELS = replace(
+    PUSHT,
+    env=EnvRef("gym_pusht/PushT-v0", {"obs_type": "pixels_agent_pos"}),
+    policy=replace(PUSHT.policy, encoder=ViT()),
+    bc=BC(grad_steps=6_000, batch=64, draws=8, lr=5e-4, lr_final=1e-5, ema_decay=0.99),
+    algos={"dppo": DPPO(finetune_steps=5, minibatch=1_200, epochs=4)},
+    budget=Budget(num_envs=16, decisions=38, iterations=20, eval_every=5, eval_episodes=50),
+)
+
+RECIPES = {"pusht": PUSHT, "pusht-pixels": PIXELS}

@@ -5,4 +5,7 @@ from .encoder import Draws, Encoder
 from .rgb import ResNet
 from .vit import ViT
 
-__all__ = ["Draws", "Encoder", "Jitter", "ResNet", "ViT"]
+ENCODERS: dict[str, ResNet | ViT] = {"resnet": ResNet(), "vit": ViT()}
+"""what pictures can be encoded by, by name"""
+
+__all__ = ["ENCODERS", "Draws", "Encoder", "Jitter", "ResNet", "ViT"]

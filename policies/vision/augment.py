@@ -20,17 +20,21 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Jitter:
-    """How far colours may change."""
+    """How far colours may change in training; 0: not at all. LeRobot suggests 0.2, 0.2, 0.5 and 0.05."""
 
-    brightness: float = 0.2
-    """factors lie within 1 +- this"""
-    contrast: float = 0.2
-    saturation: float = 0.5
-    hue: float = 0.05
+    brightness: float = 0.0
+    """factors lie within 1 +- this, as those of the next two"""
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
     """turns of the colour circle, within +- this"""
 
     def __post_init__(self) -> None:
         fractions(self, "brightness", "contrast", "saturation", "hue")
+
+    def __bool__(self) -> bool:
+        """Anything changes."""
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
 
 
 def draw_shift(n: int, pad: int, generator: torch.Generator) -> Int[Tensor, "N 2"]:

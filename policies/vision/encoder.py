@@ -59,14 +59,14 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         if not images:
-            raise UserError("an encoder of pictures needs a camera: leave policy.encoder out, or observe one")
+            raise UserError("an encoder needs a camera, but no picture is observed: set policy.encoder to none")
         self.images, self.n_obs_steps = dict(images), n_obs_steps
         self.pad, self.window, self.colours = pad, window, colours
         for name, (height, width, channels) in images.items():
             if window and (window[0] > height or window[1] > width):
                 raise UserError(f"crop {window} is larger than camera '{name}', {(height, width)}: make it smaller")
             if colours and channels != 3:
-                raise UserError(f"colours of camera '{name}' with {channels} channels cannot be changed: leave jitter")
+                raise UserError(f"camera '{name}' with {channels} channels has no colours to change: set jitter to 0")
 
     @property
     def cameras(self) -> list[str]:
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
             if shape != first[1]:
                 raise UserError(
                     f"cameras '{first[0]}' {first[1]} and '{name}' {shape} differ in size and share one network: "
-                    "resize them to one, or leave one out"
+                    "make them equal, or leave one out (policy.observe)"
                 )
         return first[1]
 

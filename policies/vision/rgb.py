@@ -7,7 +7,7 @@ Shapes: B batch, T observations, S state of one time, F features, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +34,12 @@ class ResNet:
     separate: bool = False
     """a network per camera"""
     norm: Norm = "group"
+    """group: GroupNorm; folded: none, for weights whose batch normalisation is folded into the convolutions"""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """of colours in [0, 1], subtracted; those of ImageNet"""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """of colours, divided by"""
-    jitter: Jitter | None = None
-    """how far colours change in training"""
+    jitter: Jitter = field(default_factory=Jitter)
 
     def __post_init__(self) -> None:
         at_least(1, self, "width", "keypoints")
@@ -85,12 +85,19 @@ class ResNetEncoder(Encoder):
         super().__init__(images, n_obs_steps, window=config.crop, colours=config.jitter)
         for name, shape in images.items():
             if shape[2] != 3:
-                raise UserError(f"camera '{name}' has {shape[2]} channels, the ResNet 3: leave it out or use ViT")
+                raise UserError(
+                    f"camera '{name}' has {shape[2]} channels, the ResNet 3: leave it out (policy.observe), or use vit"
+                )
         shapes = list(images.values()) if config.separate else [self.common_shape()]
         self.networks = nn.ModuleList(ColourNetwork(config, config.crop or shape[:2]) for shape in shapes)
         for name, value in (("mean", config.mean), ("std", config.std)):
             self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
         self.per_step = (2 * config.keypoints,) * len(images)
+
+    @property
+    def backbones(self) -> list[ResNet18]:
+        """One, or one per camera."""
+        return [module for module in self.modules() if isinstance(module, ResNet18)]
 
     def forward(
         self, state: Float[Tensor, "B T S"], images: Mapping[str, Tensor], augment: Draws | None = None

@@ -8,7 +8,7 @@ Shapes: B batch, T observations, S state of one time, P patches, D width, F feat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -29,14 +29,16 @@ class ViT:
     """how pixels become patches: two convolutions, 8 wide in steps of 4, then 3 wide in steps of 2; or one, 8 wide
     in steps of 8"""
     width: int = 128
+    """numbers per patch"""
     depth: int = 1
+    """transformer layers"""
     heads: int = 4
+    """of attention"""
     features: int = 128
     """per camera, of all times together"""
     shift: int = 4
     """pixels that pictures move by in training; 0: none"""
-    jitter: Jitter | None = None
-    """how far colours change in training"""
+    jitter: Jitter = field(default_factory=Jitter)
 
     def __post_init__(self) -> None:
         at_least(1, self, "width", "depth", "heads", "features")

@@ -25,7 +25,7 @@ def started(algo: DPPO = ALGO, kind: str = "ddpm", **changes):
     """State, one rollout and its decisions."""
     state = algo.init(tiny(kind, **{"steps": 4, **changes}))
     rollout = rollout_of(algo, state, generator())
-    return state, rollout, algo.prepare(state, rollout)
+    return state, rollout, algo.prepare(state, rollout, torch.Generator())
 
 
 def pairs(algo, decisions, count: int | None = None, seed: int = 0):
@@ -104,7 +104,7 @@ def test_micro_batches_add_up_to_the_same_gradient(rows, monkeypatch):
         state, _, decisions = started()
         jolt(state.policy.network)
         batch = pairs(ALGO, decisions, 40)
-        assert len(batch.parts()) == math.ceil(40 / size)
+        assert len(batch.parts(None)) == math.ceil(40 / size)
         ALGO._step(state, batch, decisions, defaultdict(list))
         grads.append([p.grad for m in (state.policy.network, state.critic) for p in m.parameters()])
     for a, b in zip(*grads, strict=True):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from noisepilot.algos.decisions import Decisions
 from noisepilot.algos.dppo import DPPO, Pairs
-from noisepilot.algos.onpolicy import Decisions
 from noisepilot.algos.returns import Ends, RewardScale, gae
 from noisepilot.policies import CriticMLP, Sampler, Stochastic
 

@@ -26,7 +26,7 @@ def started(base="flow", steps=4, dtype=torch.float64, algo=ALGO):
     state = replace(algo, steps=steps).init(tiny(kind, dtype=dtype, **changes))
     jolt(state.noise)
     rollout = rollout_of(algo, state, generator())
-    return state, rollout, algo.prepare(state, rollout)
+    return state, rollout, algo.prepare(state, rollout, torch.Generator())
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -133,9 +133,9 @@ def test_learning_rates_warm_up_and_fall():
 def test_distance_to_the_base_starts_at_nothing_and_grows():
     state, _, _ = started()
     context = state.policy.encode(observe(state.policy))
-    assert (ALGO.distance(state, context) == 0).all()
+    assert (ALGO.distance(state, context, state.base.context(context.features)) == 0).all()
     jolt(state.policy.network)
-    assert (ALGO.distance(state, context) > 0).all()
+    assert (ALGO.distance(state, context, state.base.context(context.features)) > 0).all()
 
 
 def test_whole_chain_is_the_joint_density():

@@ -53,7 +53,7 @@ def test_resip_s_update():
     state, g = TINY.init(policy), generator()
     collector = Collector(TINY.wrap(policy, line(), g), 2, 12, 0)
     rollout, *_ = collector.collect(lambda obs: TINY.act(state, obs, g))
-    decisions = TINY.prepare(state, rollout)
+    decisions = TINY.prepare(state, rollout, torch.Generator())
     rows = TINY.minibatch_of(decisions, torch.arange(36))
     assert isinstance(rows, Rows)
     torch.testing.assert_close(TINY.log_ratio(state, rows), torch.zeros(36))

@@ -65,6 +65,16 @@ def test_pictures_are_encoded_once_per_gradient_step():
     assert rows["draws8"].ratios.keys() == {"draws1", "repeated8"}
 
 
+def test_an_update_with_pictures_encodes_a_decision_once_per_network_and_step():
+    rows = {row.name.removeprefix("dppo/vit/"): row for row in suite.run(["dppo/vit"], TINY)}
+    total = min(32, TINY.envs * TINY.decisions)
+    steps = 5
+    # Policy: audit, old log-probs, first ratios (one of two minibatches), gradients. Critic: values, next, gradients.
+    assert rows["ours/encoded"].value == (2 + 0.5 + 1) * total + 3 * total
+    assert rows["every-pair/encoded"].value > 2 * steps * total
+
+
+
 def test_calls_are_counted_inside_the_block_alone():
     layer = torch.nn.Linear(2, 2)
     with calls(layer) as counted:

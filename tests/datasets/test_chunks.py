@@ -37,6 +37,23 @@ def test_padded_windows_start_everywhere_and_repeat_the_borders(lengths, horizon
 
 
 @settings(deadline=None, max_examples=60)
+@given(LENGTHS, st.integers(1, 6), st.integers(1, 3), st.booleans())
+def test_past_actions_follow_the_window_and_repeat_the_first(lengths, horizon, past, pad):
+    if not pad and max(lengths) < horizon:
+        return
+    plain = Chunks(numbered(lengths), horizon, pad=pad)
+    chunks = Chunks(numbered(lengths), horizon, pad=pad, past_actions=past)
+    indices = torch.arange(len(plain))
+    batch, wanted = chunks.batch(indices), plain.batch(indices)
+    assert len(chunks) == len(plain)
+    assert torch.equal(batch.action[:, :horizon], wanted.action)
+    step = wanted.obs["state"][:, 0]  # numbered through all episodes
+    first = torch.cat([torch.full((n,), sum(lengths[:i])) for i, n in enumerate(lengths)])[step[:, 0].long(), None]
+    before = torch.maximum(step - torch.arange(past, 0, -1), first.float()) + 0.5
+    assert torch.equal(batch.action[:, horizon:, 0], before)
+
+
+@settings(deadline=None, max_examples=60)
 @given(LENGTHS, st.integers(1, 6), st.integers(1, 4))
 def test_unpadded_windows_are_the_padded_ones_that_stay_inside(lengths, horizon, history):
     count = sum(max(length - horizon + 1, 0) for length in lengths)

@@ -8,7 +8,7 @@ import pytest
 from noisepilot.datasets.conform import conform
 from noisepilot.datasets.readers import load
 from noisepilot.envs import make_core
-from noisepilot.envs.pusht import COVERED, PushT, look
+from noisepilot.envs.pusht import COVERED, Judged, PushT, look
 from noisepilot.errors import UserError
 
 PUSHT = "gym_pusht/PushT-v0"
@@ -41,7 +41,7 @@ def wander(core, chunks, n=4, seed=0):
     return rng.uniform(20, 490, (chunks, core.num_envs, 1, 2)).repeat(n, 2)
 
 
-@pytest.mark.parametrize("obs_type", ["state", "environment_state_agent_pos"])
+@pytest.mark.parametrize("obs_type", ["state", "environment_state_agent_pos", "pixels_agent_pos"])
 def test_equals_gym_pusht(make, obs_type):
     core = make(PUSHT, 2, obs_type=obs_type)
     assert (core.spec.max_steps, core.spec.control_hz, core.spec.id) == (300, 10.0, PUSHT)
@@ -67,7 +67,7 @@ def test_equals_gym_pusht(make, obs_type):
 
 def check(ours, index, theirs):
     for name, value in (theirs if isinstance(theirs, dict) else {"state": theirs}).items():
-        np.testing.assert_array_equal(ours[name][index], value)
+        np.testing.assert_array_equal(ours["image" if name == "pixels" else name][index], value)
 
 
 def test_sparse_rewards_and_ends():
@@ -83,7 +83,7 @@ def test_sparse_rewards_and_ends():
 
 def test_coverage_of_a_state():
     """In place it is one, moved off it is none, and the state is what is seen."""
-    env = reference()
+    env = Judged(reference(), PushT())
     env.reset(seed=0)
     for state, wanted in (((100.0, 100, 256, 256, np.pi / 4), 1.0), ((100.0, 100, 400, 100, 1.0), 0.0)):
         seen, coverage = look(env, np.array(state))
@@ -143,3 +143,17 @@ def test_demonstrations_fit_the_environment(shared_data, make):
 def test_bad_keywords(keywords, message):
     with pytest.raises(UserError, match=message):
         make_core(PUSHT, 1, **keywords)
+
+
+def test_pictures_of_recorded_states_are_those_that_were_recorded(shared_data):
+    """Lines of one pixel are drawn otherwise by the versions of the renderer; nothing else."""
+    with np.load(shared_data / "demos/pusht_v7_human_img.npz") as file:
+        recorded = file["img_000"][::10]
+    with np.load(shared_data / "demos/pusht_v7_human_lowdim.npz") as file:
+        state = file["state"][:161:10]
+    told = PushT(obs_type="pixels_agent_pos").relabel({"state": state})
+    assert (told["image"].shape, told["image"].dtype) == (recorded.shape, np.uint8)
+    different = (np.abs(told["image"].astype(int) - recorded).max(-1) > 30).mean((1, 2))
+    assert different.max() < 0.005
+    assert (np.abs(told["image"][0].astype(int) - recorded[-1]).max(-1) > 30).mean() > 0.03
+    np.testing.assert_array_equal(told["agent_pos"], state[:, :2])

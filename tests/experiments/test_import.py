@@ -10,8 +10,8 @@ import torch
 from noisepilot.errors import UserError
 from noisepilot.experiments.cli import main
 from noisepilot.policies import MLP, PolicyConfig, Stochastic, load_policy
-from noisepilot.policies.official_sizes import sized
-from noisepilot.policies.official_weights import fill, read_official
+from noisepilot.policies.foreign.dppo import fill, read_official
+from noisepilot.policies.foreign.dppo_sizes import sized
 from noisepilot.spec import ArraySpec
 
 from ..policies.parity import Fixture

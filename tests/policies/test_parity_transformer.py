@@ -4,7 +4,7 @@ import pytest
 
 from noisepilot.policies import Transformer
 from noisepilot.policies.denoiser import Sizes
-from noisepilot.policies.transformer_weights import rename_transformer
+from noisepilot.policies.foreign.transformer import rename_transformer
 
 from .parity import Fixture
 from .test_parity_dppo import close

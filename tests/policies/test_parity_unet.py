@@ -6,7 +6,7 @@ import torch
 from noisepilot.errors import UserError
 from noisepilot.policies import UNet
 from noisepilot.policies.denoiser import Sizes
-from noisepilot.policies.official_unet import load_official_unet
+from noisepilot.policies.foreign.unet import load_official_unet
 
 from .parity import Fixture
 from .test_parity_dppo import close

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from noisepilot.algos.bc import BC
+from noisepilot.algos.decisions import Decisions
 from noisepilot.algos.dppo import DPPO
-from noisepilot.algos.onpolicy import Decisions
 from noisepilot.algos.reinflow import ReinFlow
 from noisepilot.errors import UserError
 from noisepilot.experiments.recipe import kinds, with_network
@@ -119,7 +119,7 @@ def test_dppo_and_reinflow_tune_it():
         assert action.shape == (4, 2, 2)
         zero = torch.zeros(4, dtype=torch.float64)
         batch = algo.minibatch_of(Decisions(extras, zero, zero, zero), torch.arange(4))
-        for part in batch.parts():
+        for part in batch.parts(None):
             assert algo.log_ratio(state, part).abs().max() < 1e-12
 
 

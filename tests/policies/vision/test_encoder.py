@@ -8,6 +8,7 @@ from noisepilot.policies.vision import Jitter, ResNet, ViT
 
 from ..toys import generator
 
+JITTER = Jitter(0.2, 0.2, 0.5, 0.05)
 TINY_VIT = ViT(width=8, heads=2, features=5)
 TINY_RESNET = ResNet(width=16, keypoints=3)
 CAMERAS = {"images.front": (40, 48, 3), "images.wrist": (40, 48, 3)}
@@ -67,7 +68,7 @@ def test_cameras_share_a_network_or_have_one_each():
 
 
 @pytest.mark.parametrize(
-    "config", [TINY_VIT, ResNet(16, 3, crop=(36, 46)), ResNet(16, 3, jitter=Jitter())], ids=["shift", "crop", "jitter"]
+    "config", [TINY_VIT, ResNet(16, 3, crop=(36, 46)), ResNet(16, 3, jitter=JITTER)], ids=["shift", "crop", "jitter"]
 )
 def test_the_same_draws_give_the_same_features(config):
     encoder, images = config.build(CAMERAS, 4, 2), pictures(batch=8)
@@ -83,7 +84,7 @@ def test_the_same_draws_give_the_same_features(config):
 
 
 def test_all_times_of_one_observation_move_alike_and_observations_differ():
-    encoder = ViT(width=8, heads=2, features=5, jitter=Jitter()).build(CAMERAS, 4, 2)
+    encoder = ViT(width=8, heads=2, features=5, jitter=JITTER).build(CAMERAS, 4, 2)
     one = pictures(times=1, batch=1)["images.front"].expand(64, 2, -1, -1, -1)
     seen = encoder.pixels("images.front", {"images.front": one}, encoder.draw(64, generator()))
     assert seen[:, 0].equal(seen[:, 1])
@@ -143,7 +144,7 @@ def test_wrong_pictures_are_refused_by_name(config, change, message):
         (lambda: TINY_VIT.build({"images.front": (12, 48, 3)}, 0, 1), "give no patch: they must be at least 16 pixels"),
         (lambda: ViT("separate").build({"images.front": (7, 8, 3)}, 0, 1), "at least 8 pixels"),
         (lambda: TINY_RESNET.build({"images.depth": (40, 48, 1)}, 0, 1), "'images.depth' has 1 channels"),
-        (lambda: ViT(jitter=Jitter()).build({"images.depth": (40, 48, 1)}, 0, 1), "'images.depth' with 1 channels"),
+        (lambda: ViT(jitter=JITTER).build({"images.depth": (40, 48, 1)}, 0, 1), "'images.depth' with 1 channels"),
         (
             lambda: TINY_RESNET.build({"images.front": (32, 32, 3)}, 0, 1),
             "one point, whose place never changes: .* more than 32",

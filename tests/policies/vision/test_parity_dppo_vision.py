@@ -6,7 +6,7 @@ from einops import rearrange
 
 from noisepilot.policies import MLP, CriticMLP
 from noisepilot.policies.denoiser import Sizes
-from noisepilot.policies.official_vision import rename_vit, vision_mlp_weights
+from noisepilot.policies.foreign.vision import rename_vit, vision_mlp_weights
 from noisepilot.policies.vision import Encoder, ViT
 
 from ..parity import Fixture
@@ -66,7 +66,7 @@ def test_critic(shared_data, name):
     f = Fixture(shared_data, name)
     encoder, state, images = encoder_of(f)
     critic = CriticMLP((32, 32, 32)).build(sum(encoder.per_step) + f.set("Do"))
-    critic.add_module("encoder", encoder)
+    critic.encoder = encoder
     critic.load_state_dict(vision_mlp_weights(official(f, "critic")))
     value = critic(torch.cat([encoder(state, images), state.flatten(1)], 1))
     close(value.detach(), f.tensor("out.value").flatten(), 2e-6)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from noisepilot.policies.official_vision import rgb_encoder_weights
+from noisepilot.policies.foreign.vision import rgb_encoder_weights
 from noisepilot.policies.vision import ResNet
 from noisepilot.policies.vision.augment import centre_crop
 from noisepilot.policies.vision.rgb import ColourNetwork

@@ -2,71 +2,36 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from noisepilot.algos.bc import BC
 from noisepilot.errors import UserError
 from noisepilot.policies import (
     MLP,
-    LinearPath,
     MeanFlow,
     PolicyConfig,
-    Sampler,
     Shortcut,
     Stochastic,
     load_policy,
     save_policy,
 )
-from noisepilot.policies.vision import ResNet, ViT
-from noisepilot.policies.vision.vit import Transformer
+from noisepilot.policies.vision import ResNet
 from noisepilot.spec import ArraySpec
 
 from ..toys import generator, jolt
-
-CAMERA = "images.front"
-SIDE = 16
-VIT = ViT(width=16, heads=2, features=16, shift=1)
-
-
-def seeing(encoder=VIT, times=1, side=SIDE, obs=("state",), **changes):
-    """A flow policy of one action with a camera."""
-    torch.manual_seed(0)
-    network = MLP(hidden=(32, 32, 32), time_dim=8)
-    config = PolicyConfig(network, LinearPath(), Sampler(4, eta=0.0), "velocity", encoder=encoder)
-    config = replace(config, horizon=1, n_action_steps=1, n_obs_steps=times, **changes)
-    arrays = {CAMERA: ArraySpec((side, side, 3)), **{name: ArraySpec((2,)) for name in obs}}
-    policy = config.build(config.spec(arrays, ArraySpec((2,))))
-    for name in (*obs, "action"):
-        policy.normalizer.set(name, np.zeros(2), np.ones(2))
-    return policy
-
-
-def scene(batch, seed, times=1, side=SIDE):
-    """A bright square in the dark, its place in [-1, 1], and a state that says nothing."""
-    g = generator(seed)
-    corner = torch.randint(side - 3, (batch, 2), generator=g)
-    rows = torch.arange(side)
-    inside = (rows >= corner[..., None]) & (rows < corner[..., None] + 4)
-    picture = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None, :, :, None].expand(-1, times, -1, -1, 3)
-    state = torch.randn(batch, times, 2, generator=g)
-    return {CAMERA: (255 * picture).byte(), "state": state}, (2 * corner / (side - 4) - 1)[:, None]
+from .toys import CAMERA, VIT, encodings, scene, seeing
 
 
 @pytest.fixture
 def calls():
-    """How many observations went through each call of a transformer."""
-    counted = []
+    """How many observations each call of an encoder saw."""
+    with encodings() as counted:
+        yield counted
 
-    def count(module, inputs):
-        if isinstance(module, Transformer):
-            counted.append(len(inputs[0]))
 
-    handle = register_module_forward_pre_hook(count)
-    yield counted
-    handle.remove()
+def seen(calls):
+    return [count for _, count in calls]
 
 
 def test_a_policy_learns_what_only_the_picture_tells():
@@ -87,21 +52,21 @@ def test_an_observation_is_encoded_once_whatever_is_done_with_it(calls):
     policy = seeing()
     obs, _ = scene(3, 0)
     context = policy.encode(obs)
-    assert calls == [3]
+    assert seen(calls) == [3]
     noise = policy.noise(12, generator(), steps=True)
     chain = policy.sample(context.repeat(4), noise, stochastic=Stochastic(min_std=0.1))
     policy.score(context.repeat(4), chain, Stochastic(min_std=0.1))
     policy.loss(context.rows(slice(2)), torch.zeros(2, 1, 2), torch.rand(2), torch.randn(2, 1, 2))
-    assert calls == [3]
+    assert seen(calls) == [3]
     policy.act(obs)
-    assert calls == [3, 3]
+    assert seen(calls) == [3, 3]
 
 
 @pytest.mark.parametrize("steps", [1, 4, 20])
 def test_a_decision_encodes_once_whatever_its_steps(calls, steps):
     policy = seeing()
     policy.with_sampler(replace(policy.config.sampler, steps=steps)).act(scene(3, 0)[0])
-    assert calls == [3]
+    assert seen(calls) == [3]
 
 
 @pytest.mark.parametrize("objective", [None, Shortcut(), MeanFlow()])
@@ -113,7 +78,7 @@ def test_a_gradient_step_encodes_the_batch_once(calls, objective, settings, part
     state = bc.init(policy)
     before = [p.clone() for p in policy.network.encoder.parameters()]
     bc.update(state, *scene(8, 0), generator())
-    assert calls == parts
+    assert seen(calls) == parts
     assert all(not torch.equal(p, old) for p, old in zip(policy.network.encoder.parameters(), before, strict=True))
 
 
@@ -164,7 +129,7 @@ def test_augmentation_is_drawn_outside_and_never_in_acting():
 
 
 def test_pictures_and_encoders_belong_together():
-    with pytest.raises(UserError, match=r"observation 'images.front' is a picture: give the policy an encoder"):
+    with pytest.raises(UserError, match=r"observation 'images.front' is a picture: choose an encoder"):
         seeing(encoder=None)
     config = PolicyConfig(encoder=VIT)
     with pytest.raises(UserError, match="needs a camera"):

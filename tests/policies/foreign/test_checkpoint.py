@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from noisepilot.errors import UserError
-from noisepilot.policies.foreign_checkpoint import read_checkpoint
-from noisepilot.policies.foreign_pickle import MEANINGS, Opaque
+from noisepilot.policies.foreign.checkpoint import read_checkpoint
+from noisepilot.policies.foreign.unpickler import MEANINGS, Opaque
 
 
 class Evil:

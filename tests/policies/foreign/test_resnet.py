@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from noisepilot.errors import UserError
-from noisepilot.policies.official_vision import load_resnet
+from noisepilot.policies.foreign.vision import load_resnet
 from noisepilot.policies.vision.resnet import ConvNorm, ResNet18
 
 from ..toys import jolt

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .foreign_checkpoint import read_checkpoint
-from .policy import ACTION, Policy
+from ...errors import UserError
+from ..policy import ACTION, Policy
+from .checkpoint import read_checkpoint
 
 _NAMES = (
     (r"(Q1|mlp_mean|vel_head)\.layers\.(\d+)\.", r"trunk.\2."),

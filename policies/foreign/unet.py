@@ -13,8 +13,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..errors import UserError
-from .unet import ConditionalUNet
+from ...errors import UserError
+from ..unet import ConditionalUNet, UNet
+from .imported import load_exactly
 
 Source = Literal["diffusion_policy", "dppo", "lerobot"]
 
@@ -60,19 +61,41 @@ def rename_unet(name: str, source: Source) -> str:
     return name
 
 
+def unet_weights(weights: Mapping[str, Tensor], source: Source) -> dict[str, Tensor]:
+    """Official weights under our names, without those that nothing computes with."""
+    return {rename_unet(name, source): value for name, value in weights.items() if not name.startswith(_UNUSED)}
+
+
+def unet_of(named: Mapping[str, Tensor], groups: int, last_groups: int = 8) -> UNet:
+    """The U-Net whose weights these are, under our names; how many channels are normalised together shows in no shape.
+
+    Raises:
+        UserError: for weights of something else.
+    """
+    try:
+        levels = [named[f"down.{i}.first.first.0.weight"] for i in range(_count(named, "down"))]
+        film, time = (named[f"{name}.weight"] for name in ("down.0.first.film.1", "time_embedding.3"))
+        return UNet(
+            tuple(level.shape[0] for level in levels),
+            levels[0].shape[2],
+            groups,
+            last_groups,
+            time_dim=time.shape[0],
+            film_scale=film.shape[0] == 2 * levels[0].shape[0],
+            local="local.first.0.weight" in named,
+        )
+    except (IndexError, KeyError):
+        raise UserError(f"holds no U-Net, but {', '.join(sorted(named)[:3]) or 'nothing'}: give another file") from None
+
+
+def _count(named: Mapping[str, Tensor], part: str) -> int:
+    return len({name.split(".")[1] for name in named if name.startswith(f"{part}.")})
+
+
 def load_official_unet(network: ConditionalUNet, weights: Mapping[str, Tensor], source: Source) -> None:
     """Fill a network with official weights, under their official names.
 
     Raises:
         UserError: naming the first parameter that is missing, not known or of another shape.
     """
-    named = {rename_unet(name, source): value for name, value in weights.items() if not name.startswith(_UNUSED)}
-    expected = network.state_dict()
-    for name in (*expected, *named):
-        found, wanted = (tuple(d[name].shape) if name in d else "nothing" for d in (named, expected))
-        if found != wanted:
-            raise UserError(
-                f"the weights do not fit the network: '{name}' is {found} in them, {wanted} in the network; "
-                "give the settings they were trained with"
-            )
-    network.load_state_dict(named)
+    load_exactly(network, unet_weights(weights, source))

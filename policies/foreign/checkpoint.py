@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .foreign_pickle import Unpickler
+from ...errors import UserError
+from .unpickler import Unpickler
 
 
 def read_checkpoint(path: Path) -> dict[Any, Any]:

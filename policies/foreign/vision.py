@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import UserError
-from .official_weights import read_arrays, rename
-from .vision.resnet import ResNet18
+from ...errors import UserError
+from ..vision.resnet import ResNet18
+from .dppo import read_arrays, rename
 
 _VIT = (
     (r"^(backbone\.)?vit\.", "transformer."),
@@ -62,14 +62,20 @@ def vision_mlp_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rgb_encoder_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of LeRobot's `DiffusionRgbEncoder` under names of a `ColourNetwork`."""
-    ours = {}
+    """Weights of LeRobot's `DiffusionRgbEncoder` under names of a `ColourNetwork`; batch normalisation is folded."""
+    backbone, ours = {}, {}
     for name, value in weights.items():
         if name.startswith("backbone."):
-            ours["backbone." + rename_resnet(name.removeprefix("backbone."))] = value
+            backbone[rename_resnet(name.removeprefix("backbone."))] = value
         elif name != "pool.pos_grid":  # computed
             ours[name.replace("pool.nets.", "pool.mix.")] = value
-    return ours
+    backbone = _fold(backbone) if has_batch_norm(backbone) else backbone
+    return {f"backbone.{name}": value for name, value in backbone.items()} | ours
+
+
+def has_batch_norm(weights: Mapping[str, Tensor]) -> bool:
+    """Statistics of batches are among the weights."""
+    return any(name.endswith(".running_var") for name in weights)
 
 
 def rename_resnet(name: str) -> str:
@@ -92,7 +98,7 @@ def load_resnet(backbone: ResNet18, path: str | Path) -> None:
         UserError: if the file cannot be read, or its layers or normalisation are others.
     """
     weights = {k: v for k, v in _read(Path(path)).items() if not k.startswith("fc.")}
-    batch = any(name.endswith(".running_var") for name in weights)
+    batch = has_batch_norm(weights)
     folded = isinstance(backbone.stem.norm, torch.nn.Identity)
     if batch and not folded:
         raise UserError(f"{path} has batch normalisation, this network GroupNorm: set norm to 'folded'")

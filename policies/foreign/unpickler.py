@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ...errors import UserError
 
 STORAGES = {
     "DoubleStorage": torch.float64,

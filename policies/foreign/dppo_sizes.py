@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import UserError
-from .network import MLP
-from .official_weights import Official
-from .policy import PolicyConfig
+from ...errors import UserError
+from ..network import MLP
+from ..policy import PolicyConfig
+from .dppo import Official
 
 
 def sized(config: PolicyConfig, weights: Official, obs_dim: int, action_dim: int) -> PolicyConfig:

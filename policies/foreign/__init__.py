@@ -1,0 +1,1 @@
+"""Weights that other tools trained: their files, their names, and the policies that they become."""
