@@ -39,7 +39,8 @@ def computing_in(precision: Precision, device: torch.device) -> AbstractContextM
     """Inside the block networks compute in this precision; leave it before the backward pass."""
     if precision == "float32":
         return nullcontext()
-    # Without the cache: a weight that a target's pass without gradients has cast would have none afterwards.
+    # Without the cache: until 2025 torch reused weights cast in a pass without gradients, as targets are made by, in
+    # the pass that needs them, and their gradients were lost.
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
