@@ -35,8 +35,7 @@ def tuning(limits: Limits, effort: Effort) -> Iterator[Row]:
     """Seconds of an update, then the observations that policy and critic encode in it."""
     decisions = min(32, effort.envs * effort.decisions)
     # Without a step of the weights, so that every update begins with the policy that acted.
-    settings = {"actor_lr": 0.0, "critic_lr": 0.0}
-    ours = DPPO(finetune_steps=STEPS, epochs=1, minibatch=decisions * STEPS // 2, **settings)
+    ours = DPPO(finetune_steps=STEPS, epochs=1, minibatch=decisions * STEPS // 2, actor_lr=0.0, critic_lr=0.0)
     algos = {"ours": ours, "every-pair": EveryPair(**{f.name: getattr(ours, f.name) for f in fields(DPPO)})}
     updates = {name: _update(algo, decisions) for name, algo in algos.items()}
     variants = {name: Variant(update, limits.fast_matmul) for name, (_, update) in updates.items()}
@@ -44,7 +43,8 @@ def tuning(limits: Limits, effort: Effort) -> Iterator[Row]:
     yield Row("dppo/vit/ours", seconds["ours"], "s", None, ratios(seconds, "ours", {"every-pair": None}))
     yield Row("dppo/vit/every-pair", seconds["every-pair"], "s")
     for name, (state, update) in updates.items():
-        with calls(state.policy.network.encoder) as acted, calls(state.critic.encoder) as valued:
+        encoders = [m for net in (state.policy.network, state.critic) for m in net.modules() if isinstance(m, Encoder)]
+        with calls(encoders[0]) as acted, calls(encoders[1]) as valued:
             update()
         yield Row(f"dppo/vit/{name}/encoded", float(sum(acted) + sum(valued)), "observations")
 

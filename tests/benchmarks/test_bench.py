@@ -74,7 +74,6 @@ def test_an_update_with_pictures_encodes_a_decision_once_per_network_and_step():
     assert rows["every-pair/encoded"].value > 2 * steps * total
 
 
-
 def test_calls_are_counted_inside_the_block_alone():
     layer = torch.nn.Linear(2, 2)
     with calls(layer) as counted:
