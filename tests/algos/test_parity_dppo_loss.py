@@ -25,7 +25,7 @@ LOSSES = [
 
 
 def algorithm(f: Fixture, horizon: int) -> DPPO:
-    options = f.arrays.files
+    options = f.arrays
     return DPPO(
         finetune_steps=f.set("Kft"),
         explore=Stochastic(1.0, f.set("min_sampling_std"), f.set("min_logprob_std")),

@@ -94,7 +94,7 @@ def test_fine_tuned_by_dppo(shared_data, tmp_path, capsys):
 
 def test_a_tuned_chain_is_the_official_one(shared_data, tmp_path):
     f = Fixture(shared_data, "dppo_sample_ddpm20")
-    names = [k for k in f.arrays.files if k.startswith("w.")]
+    names = [k for k in f.arrays if k.startswith("w.")]
     weights = checkpoint(tmp_path / "state_1.pt", {f"model/{k[2:]}": f.arrays[k] for k in names}, itr=1)
     state, action = f.set("Do"), f.set("Da")
     limits = {
@@ -153,7 +153,7 @@ SHAPES = [
 @pytest.mark.parametrize("name", SHAPES)
 def test_sizes_are_read_off_the_weights(shared_data, tmp_path, name):
     f = Fixture(shared_data, name)
-    parts = {f"ema/network.{k.removeprefix('w.net.')}": f.arrays[k] for k in f.arrays.files if k.startswith("w.net.")}
+    parts = {f"ema/network.{k.removeprefix('w.net.')}": f.arrays[k] for k in f.arrays if k.startswith("w.net.")}
     found = read_official(checkpoint(tmp_path / "state_1.pt", parts))
     shortcut = "shortcut" in name
     config = sized(PolicyConfig(MLP(step_size=shortcut), n_action_steps=2), found, f.set("Do"), f.set("Da"))

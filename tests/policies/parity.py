@@ -13,7 +13,8 @@ class Fixture:
     """One file of official numbers."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.arrays = np.load(folder / "parity" / f"{name}.npz", allow_pickle=False)
+        with np.load(folder / "parity" / f"{name}.npz", allow_pickle=False) as file:
+            self.arrays = dict(file)
 
     def set(self, key: str) -> Any:
         value = self.arrays[f"set.{key}"]
@@ -25,5 +26,5 @@ class Fixture:
 
     def weights(self, part: str, prefix: str = "w", dtype=torch.float64) -> dict[str, torch.Tensor]:
         start = f"{prefix}.{part}."
-        names = [k for k in self.arrays.files if k.startswith(start) and ".logvar_m" not in k]  # the noise's bounds
+        names = [k for k in self.arrays if k.startswith(start) and ".logvar_m" not in k]  # the noise's bounds
         return {rename(k.removeprefix(start)): self.tensor(k, dtype) for k in names}

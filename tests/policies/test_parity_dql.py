@@ -18,7 +18,7 @@ def actor_weights(f: Fixture, part: str, prefix: str = "w", dtype=torch.float64)
     """The official noise network's arrays under our names."""
     start = f"{prefix}.{part}.model."
     found = {}
-    for key in f.arrays.files:
+    for key in f.arrays:
         if key.startswith(start):
             layer, _, rest = key.removeprefix(start).partition(".")
             found[f"{LAYERS[layer]}.{rest}"] = f.tensor(key, dtype)

@@ -25,7 +25,7 @@ def test_network(shared_data, name):
     seen = f.set("cond_dim")
     sizes = Sizes((seen,) if seen else (), f.set("n_obs_steps"), f.set("horizon"), f.set("input_dim"))
     network = config.build(sizes).double()
-    names = [k.removeprefix("w.net.") for k in f.arrays.files if k.startswith("w.net.")]
+    names = [k.removeprefix("w.net.") for k in f.arrays if k.startswith("w.net.")]
     network.load_state_dict(rename_transformer({k: f.tensor(f"w.net.{k}") for k in names}))
     x = f.tensor("x")
     observed = f.tensor("cond").flatten(1) if seen else x.new_zeros(len(x), 0)

@@ -13,7 +13,7 @@ from .test_parity_dppo import close
 
 
 def official(f: Fixture) -> dict[str, torch.Tensor]:
-    return {k.removeprefix("w.net."): f.tensor(k) for k in f.arrays.files if k.startswith("w.net.")}
+    return {k.removeprefix("w.net."): f.tensor(k) for k in f.arrays if k.startswith("w.net.")}
 
 
 def dppo(f: Fixture) -> UNet:

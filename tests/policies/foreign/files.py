@@ -28,7 +28,7 @@ DDPM = {
 
 
 def official(f: Fixture) -> dict[str, torch.Tensor]:
-    names = [k for k in f.arrays.files if k.startswith("w.net.")]
+    names = [k for k in f.arrays if k.startswith("w.net.")]
     return {k.removeprefix("w.net."): f.tensor(k, torch.float32) for k in names}
 
 

@@ -15,7 +15,7 @@ from ..test_parity_dppo import close
 
 def official(f: Fixture, part: str, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
     start = f"w.{part}."
-    return {k.removeprefix(start): f.tensor(k, dtype) for k in f.arrays.files if k.startswith(start)}
+    return {k.removeprefix(start): f.tensor(k, dtype) for k in f.arrays if k.startswith(start)}
 
 
 def config_of(f: Fixture, features: int = 1) -> ViT:
