@@ -42,7 +42,7 @@ def test_a_folder_of_lerobot(shared_data, tmp_path, capsys):
         said = capsys.readouterr().out
         assert "normalised by VISUAL MEAN_STD, STATE MIN_MAX, ENV MIN_MAX, ACTION MIN_MAX" in said
         assert "settings left out: device, gizmo" in said
-        assert "sees environment_state (6,), state (4,); acts (2,); of no environment" in said
+        assert "sees state (4,), environment_state (6,); acts (2,); of no environment" in said
     action = load_policy(tmp_path / "policy", "cpu").act(
         {"state": torch.zeros(1, 2, 4), "environment_state": torch.zeros(1, 2, 6)}
     )
