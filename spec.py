@@ -184,7 +184,10 @@ class PolicySpec:
         ):
             if not fit:
                 made_for = f" (made for {self.env})" if self.env else ""
-                raise UserError(f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}")
+                named = "" if self.env else "; an imported policy takes an environment's names with import --env"
+                raise UserError(
+                    f"policy{made_for} and environment {env.id} differ in {what}: {ours} != {theirs}{named}"
+                )
         require_agreement("policy", self.obs, self.action, f"environment {env.id}", env.obs, env.action)
 
     def check_data(self, obs: Mapping[str, ArraySpec], action: ArraySpec, source: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..errors import at_least
+from ..errors import UserError, at_least
 from ..policies.networks import Network
 from ..policies.objective import Matching
 from ..policies.path import LinearPath
@@ -43,7 +43,16 @@ class Distill:
         return policy.with_sampler(policy.config.sampler.without_noise())
 
     def student(self, teacher: Policy) -> Policy:
-        """A fresh one-step policy with the teacher's normaliser."""
+        """A fresh one-step policy with the teacher's normaliser.
+
+        Raises:
+            UserError: for a teacher that sees pictures: nothing would teach its student's encoder.
+        """
+        if teacher.pictures:
+            raise UserError(
+                f"the policy sees '{next(iter(teacher.pictures))}', and a student of it would not learn to see: "
+                "distil one without pictures, or tune this one by dppo or reinflow"
+            )
         config = replace(
             teacher.config,
             network=replace(self.network or teacher.config.network, step_size=False),

@@ -67,8 +67,11 @@ def check(episodes: Episodes, spec: EnvSpec | None = None) -> list[Finding]:
     return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.level))
 
 
-def _pictures(episodes: Episodes, _: EnvSpec | None) -> Iterator[Finding]:
-    for key in map(OBS.__add__, split_pictures(episodes.obs_specs())[0]):
+def _pictures(episodes: Episodes, spec: EnvSpec | None) -> Iterator[Finding]:
+    for name in split_pictures(episodes.obs_specs())[0]:
+        key = OBS + name
+        if spec is not None and name not in spec.obs:
+            continue  # nobody looks at it
         if message := picture_fault(episodes.data[key]):
             yield Finding("error", key, message)
 

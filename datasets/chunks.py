@@ -76,7 +76,8 @@ class Chunks:
         return len(self._action_view)
 
     def batch(self, indices: Int[Tensor, " B"]) -> Batch:
-        """The windows `indices`, which lie on the same device."""
+        """The windows `indices`."""
+        indices = indices.to(self.device)
         obs_view = self._obs_view.index_select(0, indices)
         action = self.action.index_select(0, self._action_view.index_select(0, indices))
         return Batch(

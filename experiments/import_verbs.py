@@ -59,6 +59,8 @@ def import_weights(argv: list[str]) -> int:
 
     name, argv = take_positional(argv, "")
     weights, _ = take_option(argv, "--weights", "")
+    if weights and not Path(weights).exists():
+        raise UserError(f"{weights} does not exist: give a checkpoint, an .npz of weights or a folder of LeRobot")
     found = recognise(Path(weights)) if weights else None
     return _import_official(name or "default", argv) if found is None else _import_whole(found, name, argv)
 

@@ -30,6 +30,9 @@ from .loggers import SinkName
 from .reporter import Reporter
 from .run_folder import RunFolder
 
+SEEN = 256
+"""held-out windows with pictures that the validation loss is measured on"""
+
 
 @dataclass(frozen=True)
 class Pretrain:
@@ -176,11 +179,14 @@ class _Training:
 
     @torch.no_grad()
     def validation_loss(self, batch: int = 1_000) -> float | None:
-        """Loss of the averaged policy on held-out windows, under the same noise every time."""
+        """Loss of the averaged policy on held-out windows, under the same noise every time.
+
+        On fewer windows where pictures are encoded: they pass through the encoder at once.
+        """
         if self.held_out is None:
             return None
         generator = torch.Generator(self.chunks.device).manual_seed(self.config.seed)
-        sample = self.held_out.sample(batch, generator)
+        sample = self.held_out.sample(SEEN if self.state.policy.pictures else batch, generator)
         return float(denoising_loss(self.state.averaged(), dict(sample.obs), sample.action, generator).mean())
 
     def tree(self) -> dict[str, Any]:

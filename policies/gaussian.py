@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 
 from ..errors import UserError
 from ..shapes import Float
-from ..spec import PolicySpec
+from ..spec import PolicySpec, split_pictures
 from .activation import Activation, activation
 from .critic import LayerNorm
 from .module import ActorModule
@@ -102,6 +102,11 @@ class GaussianActor(ActorModule):
 
     def __init__(self, config: GaussianConfig, spec: PolicySpec) -> None:
         super().__init__()
+        if pictures := split_pictures(spec.obs)[0]:
+            raise UserError(
+                f"a Gaussian actor has no encoder for '{next(iter(pictures))}': take an environment without pictures, "
+                "or tune a cloned policy by dppo or reinflow"
+            )
         self.config, self.spec = config, spec
         self.normalizer = Normalizer({**spec.obs, ACTION: spec.action})
         self.network = config.network.build(self.feature_dim, spec.horizon * spec.action.dim)

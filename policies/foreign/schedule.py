@@ -22,7 +22,9 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "set_alpha_to_one": (True,),
     "rescale_betas_zero_snr": (False,),
 }
-"""what our path and transitions are equal to; settings that are not given are the first"""
+"""what our path and transitions are equal to; settings that are not given are the first, or"""
+UNSAID = {"beta_schedule": "linear"}
+"""what diffusers takes where nothing is said"""
 DIFFERS = (
     "differs: where DDIM clips an action, the original goes on with the network's noise, this policy with the noise "
     "that the clipped action implies"
@@ -47,9 +49,10 @@ def diffusion(
     if kind not in ("DDPM", "DDIM"):
         raise UserError(f"walks by a {kind} scheduler: DDPM and DDIM are imported")
     for name, values in SUPPORTED.items():
-        if settings.get(name, values[0]) not in values:
+        value = settings.get(name, UNSAID.get(name, values[0]))
+        if value not in values:
             raise UserError(
-                f"was trained with the noise scheduler's {name} {settings[name]!r}, which has no equal here: only "
+                f"was trained with the noise scheduler's {name} {value!r}, which has no equal here: only "
                 f"{' or '.join(repr(value) for value in values)} is imported"
             )
     levels = settings.get("num_train_timesteps")

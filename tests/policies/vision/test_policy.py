@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from noisepilot.algos.bc import BC
+from noisepilot.algos.distill import Distill
 from noisepilot.errors import UserError
 from noisepilot.policies import (
     MLP,
@@ -16,6 +17,7 @@ from noisepilot.policies import (
     load_policy,
     save_policy,
 )
+from noisepilot.policies.gaussian import GaussianActor, GaussianConfig
 from noisepilot.policies.vision import ResNet
 from noisepilot.spec import ArraySpec
 
@@ -136,3 +138,11 @@ def test_pictures_and_encoders_belong_together():
         config.build(config.spec({"state": ArraySpec((2,))}, ArraySpec((2,))))
     with pytest.raises(UserError, match=r"camera 'images.front' is missing"):
         seeing().act({"state": torch.zeros(3, 1, 2)})
+
+
+def test_what_would_not_learn_to_see_is_refused():
+    policy = seeing()
+    with pytest.raises(UserError, match=r"sees 'images.front', and a student of it would not learn to see"):
+        Distill().student(policy)
+    with pytest.raises(UserError, match=r"no encoder for 'images.front'"):
+        GaussianActor(GaussianConfig(), policy.spec)
