@@ -64,7 +64,7 @@ def conform(episodes: Episodes, spec: EnvSpec, task: Any = None) -> tuple[Episod
         "env_kwargs": to_dict(spec.kwargs),
         "fps": spec.control_hz,
         "specs": to_dict(specs),
-        "notes": notes,
+        "notes": [*(episodes.attrs.get("notes") or []), *notes],
     }
     return replace(episodes, data={**episodes.data, "action": action}, attrs={**episodes.attrs, **facts}), notes
 

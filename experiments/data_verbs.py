@@ -13,7 +13,7 @@ import tyro
 from ..errors import UserError, unknown
 from .cli import parse
 from .data_tables import show
-from .data_writing import Convert, Mix, convert, mix, spec_of
+from .data_writing import Convert, Mix, convert, mix
 from .env_ref import EnvRef
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def check(config: Check) -> int:
     from ..datasets.convert import verify
     from ..datasets.readers import load
 
-    found = find(load(config.path, strict=False), spec_of(config.env))
+    found = find(load(config.path, strict=False), config.env.spec() if config.env.id else None)
     if verify(config.path) is False:
         message = "not what was written: the checksum differs; convert again, or restore the set"
         found.insert(0, Finding("error", "sha256", message))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ..errors import UserError
+from ..spec import split_pictures
 from .data_lerobot import ToLeRobot, write_lerobot
 from .data_tables import show
 from .env_ref import JSON, EnvRef
@@ -66,13 +68,13 @@ def convert(config: Convert) -> int:
     from ..datasets import convert as converting
     from ..datasets.conventions import declared, rotated
     from ..datasets.readers import open_source
-    from ..datasets.views import View
+    from ..datasets.selection import Selected
 
     source = rotated(declared(open_source(config.source, **config.options), config.action), config.rotation)
     if config.observe is not None or config.size is not None:
-        source = View(source, config.observe, config.size)
-    if spec := spec_of(config.env):
-        return _fitted(config, source, spec)
+        source = Selected(source, config.observe, config.size)
+    if config.env.id:
+        return _fitted(config, source, config.env.spec())
     if config.to == "lerobot":
         write_lerobot(source, config.target, config.lerobot)
         return 0
@@ -95,6 +97,12 @@ def _fitted(config: Convert, source: Source, spec: EnvSpec) -> int:
     from ..datasets.validity import require_sound
     from ..envs.registry import make_task
 
+    for name, array in split_pictures(spec.obs)[0].items():
+        if config.size is not None and array.shape[:2] != config.size:
+            raise UserError(
+                f"{spec.id} shows '{name}' at {array.shape[:2]}, not at {config.size}: give it that size by "
+                "--env-kwargs, or leave --size out"
+            )
     episodes = require_sound(collect(source), config.source)
     episodes, notes = conform(episodes, spec, make_task(config.env.id, config.env.kwargs))
     if config.to == "lerobot":
@@ -121,14 +129,3 @@ def mix(config: Mix) -> int:
     show("", ("", *PARTS), rows)
     print(f"{config.target}: {len(mixed)} episodes, {mixed.num_steps} steps, {', '.join(sorted(mixed.data))}")
     return 0
-
-
-def spec_of(env: EnvRef) -> EnvSpec | None:
-    """The facts of an environment; None where none is named."""
-    if not env.id:
-        return None
-    from ..envs import make_core
-
-    core = make_core(env.id, 1, **env.kwargs)
-    core.close()
-    return core.spec

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from ..errors import UserError
+from ..spec import EnvSpec
 
 
 def json_mapping(text: str) -> dict[str, Any]:
@@ -46,6 +47,18 @@ class EnvRef:
         default_factory=dict
     )
     """keyword arguments of the environment, as JSON"""
+
+    def spec(self) -> EnvSpec:
+        """Its facts.
+
+        Raises:
+            UserError: for an environment that cannot be made.
+        """
+        from ..envs import make_core
+
+        core = make_core(self.id, **self.kwargs)
+        core.close()
+        return core.spec
 
     def or_else(self, env: str, kwargs: Mapping[str, Any]) -> EnvRef:
         """This environment, with `kwargs` if it is `env` itself; `env` if none was named.

@@ -13,7 +13,6 @@ from pathlib import Path
 from ..errors import UserError
 from ..policies.foreign.imported import Importable
 from ..policies.policy import Policy, PolicyConfig
-from ..spec import EnvSpec
 from .cli import parse, take_option, take_positional
 from .env_ref import EnvRef
 from .recipe import get_recipe
@@ -72,7 +71,7 @@ def _import_whole(found: Importable, recipe: str, argv: list[str]) -> int:
     default = Import(Path(), Path(), get_recipe(recipe).env if recipe else EnvRef())
     config = parse(Import, argv, prog, default)
     _require(config, "out")
-    imported = found.load(_env_spec(config.env) if config.env.id else None)
+    imported = found.load(config.env.spec() if config.env.id else None)
     save_policy(imported.policy, config.out, {"source": imported.source})
     print("\n".join(imported.said))
     _say_rest(imported.left, imported.policy, config.out)
@@ -92,7 +91,7 @@ def _import_official(name: str, argv: list[str]) -> int:
     if not recipe.env.id:
         raise UserError("import needs a recipe with an environment: see `noisepilot list`")
     weights = read_official(config.weights, config.prefix)
-    spec = _env_spec(recipe.env)
+    spec = recipe.env.spec()
     shape = sized(config.policy, weights, sum(array.dim for array in spec.obs.values()), spec.action.dim)
     policy = fill(shape.build(shape.spec_for(spec)), weights, config.normalization, config.finetune_steps)
     save_policy(policy, config.out, {"source": f"official weights, {config.weights.name}, {weights.prefix}*"})
@@ -105,14 +104,6 @@ def _require(config: object, *names: str) -> None:
     for missing in names:
         if getattr(config, missing) == Path():
             raise UserError(f"--{missing} is missing")
-
-
-def _env_spec(env: EnvRef) -> EnvSpec:
-    from ..envs import make_core
-
-    core = make_core(env.id, **env.kwargs)
-    core.close()
-    return core.spec
 
 
 def _say_official(policy: Policy, prefix: str) -> None:

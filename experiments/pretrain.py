@@ -16,7 +16,6 @@ from ..datasets.chunks import Chunks
 from ..datasets.episodes import OBS, Episodes
 from ..datasets.readers import load
 from ..datasets.validity import picture_fault
-from ..envs import make_core
 from ..errors import UserError, at_least
 from ..policies.foreign.vision import load_resnet
 from ..policies.matmul import use_fast_matmul
@@ -109,13 +108,12 @@ def data_spec(config: PolicyConfig, episodes: Episodes, env: EnvRef) -> PolicySp
     """Observations and actions as the environment names them, or as the data do where there is no environment."""
     if not env.id:
         return config.spec(episodes.obs_specs(), episodes.action_spec(), float(episodes.attrs.get("fps", 0.0)))
-    core = make_core(env.id, **env.kwargs)
-    core.close()
-    for fault in check(episodes, replace(core.spec, obs=config.seen(core.spec.obs))):
+    shown = env.spec()
+    for fault in check(episodes, replace(shown, obs=config.seen(shown.obs))):
         if fault.level == "error":
             raise UserError(f"the data do not fit {env.id}: {fault.key}: {fault.message}")
     # What the data know of their numbers and the environment does not say travels with the policy.
-    spec, recorded = config.spec_for(core.spec), episodes.obs_specs()
+    spec, recorded = config.spec_for(shown), episodes.obs_specs()
     obs = {name: array.filled(recorded[name]) for name, array in spec.obs.items()}
     return replace(spec, obs=obs, action=spec.action.filled(episodes.action_spec()))
 

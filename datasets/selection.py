@@ -23,7 +23,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class Selected:
     """A source with some of its observations, and its pictures at one size."""
 
     source: Source

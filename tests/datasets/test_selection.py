@@ -6,8 +6,8 @@ import pytest
 from noisepilot.config import to_dict
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.datasets.readers import load, open_source
+from noisepilot.datasets.selection import Selected, resized
 from noisepilot.datasets.source import collect
-from noisepilot.datasets.views import View, resized
 from noisepilot.errors import UserError
 from noisepilot.experiments.data_verbs import data
 from noisepilot.spec import ArraySpec
@@ -63,4 +63,4 @@ def test_the_verb_takes_some_observations_and_changes_pictures_alone(path, tmp_p
 )
 def test_what_cannot_be_taken_is_refused(path, options, words):
     with pytest.raises(UserError, match=words):
-        collect(View(open_source(path), **options))
+        collect(Selected(open_source(path), **options))
