@@ -21,7 +21,7 @@ from ..policy import ACTION, Policy, PolicyConfig
 from ..transformer import Transformer
 from ..unet import UNet
 from .checkpoint import read_checkpoint
-from .imported import Imported, load_exactly, spec_of, tensors_in
+from .imported import Imported, describe, load_exactly, spec_of, tensors_in
 from .omegaconf import read_config
 from .schedule import DIFFERS, diffusion, keeps_eps
 from .transformer import rename_transformer
@@ -174,19 +174,12 @@ class DiffusionPolicy:
         return value
 
     def _said(self, policy: Policy) -> list[str]:
-        config = policy.config
         lines = [
             f"Diffusion Policy, {self.kind}: weights of {self.part}, their normaliser inside",
-            f"read off cfg: {self._scheduler}, {config.sampler.steps} denoising steps, predicts {config.predicts}, "
-            f"n_obs_steps {config.n_obs_steps}, n_action_steps {config.n_action_steps}",
-            f"its horizon of {config.horizon + config.past_actions} begins {config.past_actions} actions ago: "
-            f"horizon {config.horizon}, past_actions {config.past_actions}",
+            *describe(policy.config, self._scheduler, "cfg", self.config.keys() - USED),
         ]
-        if keeps_eps(self._scheduler, config.sampler) and not self.config.get("use_clipped_model_output"):
-            lines.append(DIFFERS)
-        if unused := sorted(self.config.keys() - USED):
-            lines.append(f"settings left out: {', '.join(unused)}")
-        return lines
+        recomputed = self.config.get("use_clipped_model_output")
+        return [*lines, DIFFERS] if keeps_eps(self._scheduler, policy.config.sampler) and not recomputed else lines
 
 
 def _count(named: Mapping[str, Tensor], part: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -60,6 +60,19 @@ def spec_of(
     spec.check_env(env)
     known = {name: env.obs[name] for name in spec.obs}
     return replace(spec, obs=known, action=env.action, env=env.id, env_kwargs=env.kwargs), names
+
+
+def describe(config: PolicyConfig, scheduler: str, source: str, unused: Iterable[str]) -> list[str]:
+    """What is said of the settings of a policy that a scheduler of diffusers walked; `source` is where they stood."""
+    lines = [
+        f"read off {source}: {scheduler}, {config.sampler.steps} denoising steps, predicts {config.predicts}, "
+        f"n_obs_steps {config.n_obs_steps}, n_action_steps {config.n_action_steps}",
+        f"its horizon of {config.horizon + config.past_actions}: past_actions {config.past_actions}, then horizon "
+        f"{config.horizon} from the current action on",
+    ]
+    if names := sorted(unused):
+        lines.append(f"settings left out: {', '.join(names)}")
+    return lines
 
 
 def load_exactly(network: nn.Module, named: Mapping[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ from ...shapes import Int
 from ...spec import ArraySpec, EnvSpec
 from ..policy import ACTION, Policy, PolicyConfig
 from ..vision import ResNet
-from .imported import Imported, load_exactly, spec_of
+from .imported import Imported, describe, load_exactly, spec_of
 from .lerobot_stats import BUFFERS, Stats, read_json, read_stats, read_tensors
 from .schedule import DIFFERS, diffusion, keeps_eps
 from .unet import unet_of, unet_weights
@@ -202,20 +202,13 @@ class LeRobot:
             raise UserError(f"has statistics of shape {center.shape} for '{name}' of shape {shape}") from None
 
     def _said(self, policy: Policy, stats: Stats) -> list[str]:
-        config, kind = policy.config, self.config.get("noise_scheduler_type", "DDPM")
+        kind = self.config.get("noise_scheduler_type", "DDPM")
         modes = ", ".join(f"{what} {mode}" for what, mode in stats.modes.items())
         lines = [
             f"LeRobot, diffusion: weights of {self.folder.name}, normalised by {modes}",
-            f"read off config.json: {kind}, {config.sampler.steps} denoising steps, predicts {config.predicts}, "
-            f"n_obs_steps {config.n_obs_steps}, n_action_steps {config.n_action_steps}",
-            f"its horizon of {config.horizon + config.past_actions} begins {config.past_actions} actions ago: "
-            f"horizon {config.horizon}, past_actions {config.past_actions}",
+            *describe(policy.config, kind, "config.json", self.config.keys() - USED),
         ]
-        if keeps_eps(kind, config.sampler):
-            lines.append(DIFFERS)
-        if unused := sorted(self.config.keys() - USED):
-            lines.append(f"settings left out: {', '.join(unused)}")
-        return lines
+        return [*lines, DIFFERS] if keeps_eps(kind, policy.config.sampler) else lines
 
 
 def columns_by_time(

@@ -24,7 +24,7 @@ def test_a_checkpoint_of_diffusion_policy(shared_data, tmp_path, monkeypatch, ca
     assert said == [
         "Diffusion Policy, DiffusionUnetLowdimPolicy: weights of ema_model, their normaliser inside",
         "read off cfg: DDPM, 100 denoising steps, predicts eps, n_obs_steps 2, n_action_steps 8",
-        "its horizon of 16 begins 1 actions ago: horizon 15, past_actions 1",
+        "its horizon of 16: past_actions 1, then horizon 15 from the current action on",
         "left out: state_dicts/model (156 tensors)",
         "left out: state_dicts/optimizer (1 tensors)",
         "sees state (10,); acts (2,); of no environment",

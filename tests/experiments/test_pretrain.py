@@ -78,6 +78,13 @@ def test_short_episodes(tmp_path, lengths):
     assert acts(load_policy(find_policy(folder))).isfinite().all()
 
 
+def test_past_actions_are_learned_and_left_out(tmp_path):
+    folder = pretrained(tmp_path, "hopper", "--policy.past-actions", "1", "--policy.n-obs-steps", "2")
+    policy = load_policy(find_policy(folder))
+    assert policy.noise_shape[1] == 5
+    assert acts(policy).shape == (3, 4, 3)
+
+
 def test_one_episode_without_a_held_out_part(tmp_path):
     folder = pretrained(tmp_path, "hopper", "--held-out", "0", lengths=(40,))
     assert all(line["eval/loss"] is None for line in metrics(folder))
