@@ -60,7 +60,7 @@ def fresh_policy(recipe, folder: Path) -> str:
     core.close()
     spec = core.spec
     policy = Policy(recipe.policy, recipe.policy.spec_for(spec))
-    for name, array in {**spec.obs, "action": spec.action}.items():
+    for name, array in {**policy.flat_obs, "action": spec.action}.items():
         policy.normalizer.fit(name, -np.ones(array.shape), np.ones(array.shape))
     return str(save_policy(policy, folder))
 

@@ -175,11 +175,12 @@ def test_sizes_are_read_off_the_weights(shared_data, tmp_path, name):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["hopper", "--weights", "absent.pt"], "absent.pt does not exist"),
         (["hopper", "--weights", "w.npz"], "--normalization is missing"),
         (["hopper", "--kind", "flw"], "kind of policy"),
-        (["default", "--weights", "w", "--normalization", "n", "--out", "o"], "needs a recipe with an environment"),
+        (["default", "--weights", "w.pt", "--normalization", "n", "--out", "o"], "needs a recipe with an environment"),
         (["hopper", "--weights", "w.npz", "--normalization", "n.npz", "--out", "o"], "w.npz is not a readable"),
-        (["hopper", "--weights", "w.pt", "--normalization", "n.npz", "--out", "o"], "w.pt cannot be read"),
+        (["hopper", "--weights", "w.pt", "--normalization", "n.npz", "--out", "o"], "w.pt is no checkpoint of torch"),
         (
             ["hopper", "--weights", "u.pt", "--normalization", "n.npz", "--out", "o"],
             "holds no MLP that sees a state, but down",
@@ -193,6 +194,8 @@ def test_sizes_are_read_off_the_weights(shared_data, tmp_path, name):
 )
 def test_bad_input(argv, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for name in ("w.npz", "w.pt"):
+        Path(name).write_bytes(b"nothing that can be read")
     checkpoint("u.pt", {"ema/network.down.0.weight": np.ones((2, 2, 3))})
     checkpoint("e.pt", {"model/encoder.0.weight": np.ones((2, 2))})
     assert main(["import", *argv]) == 2
