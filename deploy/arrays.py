@@ -25,11 +25,14 @@ def chain_facts(policy: Policy) -> dict[str, Any]:
     """What the arrays do not say, as JSON values.
 
     Raises:
-        UserError: for a network that is not the denoising MLP, or one that makes past actions too.
+        UserError: for a network that is not the denoising MLP, that sees pictures, or that makes past actions too.
     """
     network, sampler = policy.config.network, policy.config.sampler
-    if not isinstance(policy.network, DenoisingMLP) or policy.config.past_actions:
-        raise UserError("a .npz file holds MLP policies without past_actions only: export to a path that ends in .onnx")
+    other = not isinstance(policy.network, DenoisingMLP) or policy.config.past_actions
+    if other or policy.network.encoder is not None:
+        raise UserError(
+            "a .npz file holds MLP policies without pictures or past_actions only: export to a path that ends in .onnx"
+        )
     return {
         "observations": list(policy.spec.obs),
         "activation": network.activation,

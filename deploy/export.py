@@ -1,7 +1,7 @@
 """A policy in one file that needs no torch: its graph or arrays, its specification and a parity certificate.
 
 `.onnx` is played by onnxruntime (or anything else that reads ONNX), `.npz` by numpy alone. Inputs are
-`observation.<name>` (B, T, D) and `noise` (B, N, H, A), the output is `action` (B, H, A), in physical units.
+`observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A), the output is `action` (B, H, A), in physical units.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..config import to_dict
 from ..errors import UserError
 from ..files import atomic_write
 from ..policies.policy import ACTION, Policy
-from ..spec import ArraySpec
+from ..spec import ArraySpec, split_pictures
 from .arrays import center_half, chain_arrays, chain_facts, pack
 from .graph import Exportable, add_metadata, build_graph
 from .parity import certify
@@ -45,7 +45,7 @@ def export(
     Args:
         policy: any device and precision; the file is float32.
         path: ends in `.onnx` or `.npz`.
-        observations: recorded physical ones for the certificate, name -> (N, T, D); drawn if None.
+        observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
 
@@ -72,10 +72,13 @@ def export(
 def describe(policy: Exportable) -> Metadata:
     """The specification that travels with the file, as JSON values."""
     spec = policy.spec
+    pictures, _ = split_pictures(spec.obs)
     return {
         "schema": SCHEMA,
         "observations": {
-            name: _array(array, (spec.n_obs_steps, array.dim)) | _seen(policy, name) for name, array in spec.obs.items()
+            name: _array(array, (spec.n_obs_steps, *array.shape))
+            | ({"dtype": "uint8"} if name in pictures else _seen(policy, name))
+            for name, array in spec.obs.items()
         },
         "action": _array(spec.action, (spec.horizon, spec.action.dim)) | _seen(policy, ACTION),
         "noise_shape": list(policy.noise_shape),
@@ -115,7 +118,7 @@ def _npz(policy: Exportable, metadata: Metadata) -> tuple[Metadata, Writer, str]
 _FORMATS = {".onnx": _onnx, ".npz": _npz}
 
 
-def _array(spec: ArraySpec, shape: tuple[int, int]) -> Metadata:
+def _array(spec: ArraySpec, shape: tuple[int, ...]) -> Metadata:
     return {
         "shape": list(shape),
         "names": list(spec.names),

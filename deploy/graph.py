@@ -38,10 +38,8 @@ def exportable(actor: SavedActor, name: object) -> Exportable:
     """The actor, if it can become one graph.
 
     Raises:
-        UserError: for one that sees pictures, that remembers, or whose choice small differences turn over.
+        UserError: for one that remembers, or whose choice small differences turn over.
     """
-    if pictures := split_pictures(actor.spec.obs)[0]:
-        raise UserError(f"{name} sees pictures ({', '.join(pictures)}), which files cannot yet: play it from Python")
     if isinstance(actor, Exportable):
         return actor
     kind = type(actor).__name__
@@ -73,10 +71,12 @@ class Graph(nn.Module):
         self.policy = policy
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Observations (B, T, D) and noise (B, N, H, A) to actions (B, H, A)."""
+        """Observations (B, T, ...) and noise (B, N, H, A) to actions (B, H, A)."""
         *values, noise = inputs
-        obs = dict(zip(self.policy.spec.obs, values, strict=True))
-        return self.policy.forward(self.policy.encode(obs).features, noise)
+        context = self.policy.encode(dict(zip(self.policy.spec.obs, values, strict=True)))
+        if isinstance(self.policy, Policy):  # its frozen steps may see by an encoder of their own
+            return self.policy.forward(context.features, noise, context.frozen)
+        return self.policy.forward(context.features, noise)
 
 
 def build_graph(policy: Exportable) -> ModelProto:
@@ -89,7 +89,11 @@ def build_graph(policy: Exportable) -> ModelProto:
     spec = policy.spec
     names = [f"observation.{name}" for name in spec.obs] + ["noise"]
     # Two rows: an axis of length one would be taken for a constant.
-    obs = [torch.zeros(2, spec.n_obs_steps, *array.shape) for array in spec.obs.values()]
+    pictures, _ = split_pictures(spec.obs)
+    obs = [
+        torch.zeros(2, spec.n_obs_steps, *array.shape, dtype=torch.uint8 if name in pictures else torch.float32)
+        for name, array in spec.obs.items()
+    ]
     inputs = (*obs, torch.zeros(2, *policy.noise_shape))
     with torch.no_grad(), _quiet():
         graph = Graph(_with_known_times(policy)).eval()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..policies.policy import ACTION
+from ..spec import split_pictures
 from .arrays import center_half
 from .graph import Exportable
 from .runtime.policy import Policy as ExportedPolicy
@@ -33,7 +34,7 @@ def certify(
     Args:
         policy: float32, on the CPU.
         exported: the file's content, opened by the runtime.
-        observations: recorded ones, name -> (N, T, D); None: drawn uniformly within the normaliser's range.
+        observations: recorded ones, name -> (N, T, ...); None: drawn uniformly within the normaliser's range.
         backend: what ran the exported policy, with its version.
 
     Raises:
@@ -75,12 +76,17 @@ def _chosen(observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # Evenly spread, so that recorded episodes are covered from their start to their end.
     count = len(next(iter(observations.values())))
     rows = torch.linspace(0, count - 1, min(count, MOST)).long()
-    return {name: value[rows].float() for name, value in observations.items()}
+    taken = {name: value[rows] for name, value in observations.items()}
+    return {name: value if value.dtype == torch.uint8 else value.float() for name, value in taken.items()}
 
 
 def _drawn(policy: Exportable, generator: torch.Generator) -> dict[str, Tensor]:
     drawn = {}
-    for name, spec in policy.spec.obs.items():
+    pictures, flat = split_pictures(policy.spec.obs)
+    for name, spec in pictures.items():
+        shape = (MOST, policy.spec.n_obs_steps, *spec.shape)
+        drawn[name] = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    for name, spec in flat.items():
         center, half = (torch.from_numpy(v) for v in center_half(policy, name))
         unit = torch.rand(MOST, policy.spec.n_obs_steps, *spec.shape, generator=generator)
         drawn[name] = center + (2 * unit - 1) * half

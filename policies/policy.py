@@ -187,7 +187,8 @@ class Policy(ActorModule):
         if encoder is None:
             return torch.cat([x.flatten(1) for x in states], 1)
         weights = next(encoder.parameters())
-        none = weights.new_empty(len(next(iter(obs.values()))), encoder.n_obs_steps, 0)
+        batch = next(iter(obs.values())).shape[0]  # `len` would be a constant of an exported graph
+        none = weights.new_empty(batch, encoder.n_obs_steps, 0)
         seen = encoder(torch.cat([none, *states], 2), obs, augment)
         return torch.cat([seen, *(x.flatten(1) for x in states)], 1)
 

@@ -23,7 +23,8 @@ Run = Callable[[dict[str, Array]], Array]
 class Policy:
     """Deterministic given its noise; physical units on both sides.
 
-    `run` maps `observation.<name>` (B, T, D) and `noise` (B, N, H, A), float32, to actions (B, H, A).
+    `run` maps `observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A) to actions
+    (B, H, A); what is no picture is float32.
     """
 
     def __init__(self, run: Run, metadata: dict[str, Any], name: str = "policy") -> None:
@@ -59,10 +60,10 @@ class Policy:
         return cls(run, metadata, name)
 
     def act(self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None) -> Array:
-        """Action chunk (H, A) for one observation, name -> (T, D); (B, H, A) for a batch, name -> (B, T, D).
+        """Action chunk (H, A) for one observation, name -> (T, ...); (B, H, A) for a batch, name -> (B, T, ...).
 
         Args:
-            obs: physical units; names the policy does not know are ignored.
+            obs: physical units, pictures as uint8; names the policy does not know are ignored.
             noise: (N, H, A), or (B, N, H, A) for a batch; drawn if None.
             generator: what the noise is drawn from; None: a fresh stream per loaded policy.
 
@@ -70,7 +71,8 @@ class Policy:
             PolicyError: for an observation that is missing, misshapen or not finite, or misshapen noise.
         """
         feeds = {"observation." + name: self._observation(name, obs) for name in self.spec.observations}
-        leads = {array.shape[:-2] for array in feeds.values()}
+        shapes = self.spec.observations
+        leads = {feeds["observation." + name].shape[: -len(shapes[name]["shape"])] for name in shapes}
         if len(leads) != 1:
             raise PolicyError(f"observations differ in batch size: {[a.shape for a in feeds.values()]}")
         lead = leads.pop()
@@ -89,7 +91,14 @@ class Policy:
         if name not in obs:
             known = list(self.spec.observations)
             raise PolicyError(f"observation '{name}' is missing: the policy expects {known}")
-        return _checked(f"observation '{name}'", obs[name], self.spec.observations[name]["shape"], batch=True)
+        known = self.spec.observations[name]
+        what, shape = f"observation '{name}'", known["shape"]
+        if known.get("dtype") != "uint8":
+            return _checked(what, obs[name], shape, batch=True)
+        picture = np.asarray(obs[name])
+        if picture.dtype != np.uint8:
+            raise PolicyError(f"{what} is {picture.dtype}: pictures are bytes (uint8) of shape {shape}, channels last")
+        return _shaped(what, picture, shape, batch=True)
 
 
 def _checked(what: str, value: Any, shape: tuple[int, ...], *, batch: bool = False) -> Array:
@@ -98,10 +107,15 @@ def _checked(what: str, value: Any, shape: tuple[int, ...], *, batch: bool = Fal
         array = np.asarray(value, np.float32)
     except (TypeError, ValueError):
         raise PolicyError(f"{what} is not an array of numbers: expected shape {shape}") from None
-    if array.shape != shape and not (batch and array.ndim == len(shape) + 1 and array.shape[1:] == shape):
-        alternative = f" or (B, {', '.join(map(str, shape))})" if batch else ""
-        raise PolicyError(f"{what} has shape {array.shape}, expected {shape}{alternative}")
+    array = _shaped(what, array, shape, batch=batch)
     if not np.isfinite(array).all():
         at = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
         raise PolicyError(f"{what} is not finite: {array[at]} at {at} of shape {array.shape}")
+    return array
+
+
+def _shaped(what: str, array: Array, shape: tuple[int, ...], *, batch: bool) -> Array:
+    if array.shape != shape and not (batch and array.ndim == len(shape) + 1 and array.shape[1:] == shape):
+        alternative = f" or (B, {', '.join(map(str, shape))})" if batch else ""
+        raise PolicyError(f"{what} has shape {array.shape}, expected {shape}{alternative}")
     return array

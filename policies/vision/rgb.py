@@ -106,7 +106,7 @@ class ResNetEncoder(Encoder):
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         pictures = [(self.pixels(name, images, augment).flatten(0, 1) - mean) / std for name in self.cameras]
         if len(self.networks) == 1:  # one call for all cameras
-            features = self.networks[0](torch.cat(pictures)).chunk(len(pictures))
+            features = self.networks[0](torch.cat(pictures)).unflatten(0, (len(pictures), -1))
         else:
             features = [network(x) for network, x in zip(self.networks, pictures, strict=True)]
         return torch.cat([x.unflatten(0, (-1, self.n_obs_steps)).flatten(1) for x in features], 1)

@@ -128,6 +128,6 @@ class ViTEncoder(Encoder):
         """One vector per camera, one after the other."""
         # One call for all cameras.
         pictures = torch.cat([self.pixels(name, images, augment).flatten(1, 2) for name in self.cameras])
-        patches = self.transformer(pictures - 0.5).chunk(len(self.images))
+        patches = self.transformer(pictures - 0.5).unflatten(0, (len(self.images), -1))
         flat = state.flatten(1)
         return torch.cat([embed(x, flat) for embed, x in zip(self.embeddings, patches, strict=True)], 1)

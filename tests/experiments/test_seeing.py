@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from noisepilot.deploy.runtime import Policy as Exported
+from noisepilot.deploy.runtime import PolicyError
 from noisepilot.experiments.cli import main
 from noisepilot.policies import load_policy
 from noisepilot.policies.storage import find_policy
 from noisepilot.policies.vision import Jitter, ViT
 from noisepilot.policies.vision.resnet import ResNet18
 
-from .seeing import FACTORY, RESNET, TRAIN, VIT, write_demos
+from .seeing import FACTORY, RESNET, SIZE, TRAIN, VIT, write_demos
 
 FRONT = [*VIT, "--policy.observe", "images.front"]
 LIMIT = '"max_episode_steps": 6'
@@ -194,5 +196,31 @@ def test_an_exported_policy_runs_where_there_is_more_to_see(made, tmp_path, caps
     assert json.loads(capsys.readouterr().out)["steps"] == 6
 
 
-def test_a_policy_that_sees_is_not_exported(refused):
-    assert "sees pictures" in refused("export", "base", "--out", "policy.onnx")
+@pytest.mark.parametrize("encoder", [VIT, RESNET])
+def test_a_policy_that_sees_becomes_one_file_that_takes_bytes(made, tmp_path, capsys, encoder):
+    out, file = str(tmp_path / "run"), str(tmp_path / "policy.onnx")
+    assert train("--data", str(made / "demos"), "--out", out, *encoder, "--policy.n-obs-steps", "2") == 0
+    assert main(["export", out, "--out", file, "--data", str(made / "demos")]) == 0
+    policy = Exported.load(file)
+    assert policy.metadata["parity"]["source"] == "recorded"
+    assert policy.spec.observations["images.front"]["shape"] == (2, *SIZE, 3)
+    rng = np.random.default_rng(0)
+    obs = {"images.front": rng.integers(0, 256, (2, *SIZE, 3), np.uint8), "images.wrist": np.zeros((2, *SIZE, 3), "u1")}
+    obs["state"] = rng.uniform(-1, 1, (2, 2))
+    noise = rng.standard_normal(policy.spec.noise_shape)
+    inside = load_policy(find_policy(out))
+    wanted = inside.act(
+        {k: torch.as_tensor(v if v.dtype == np.uint8 else np.float32(v))[None] for k, v in obs.items()},
+        torch.as_tensor(noise[None], dtype=torch.float32),
+    )
+    np.testing.assert_allclose(policy.act(obs, noise), wanted[0], atol=2e-5)
+    with pytest.raises(PolicyError, match=r"'images.front' is float64: pictures are bytes \(uint8\) of shape \(2, 40"):
+        policy.act(obs | {"images.front": obs["images.front"] / 255}, noise)
+    capsys.readouterr()
+    loop = split("--hz 1000 --episodes 1 --json")
+    assert main(["run", file, "--env", FACTORY, "--env-kwargs", f"{{{LIMIT}}}", *loop]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 6
+
+
+def test_an_archive_of_arrays_holds_no_policy_that_sees(refused):
+    assert "without pictures or past_actions" in refused("export", "base", "--out", "policy.npz")
