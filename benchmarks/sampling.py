@@ -24,6 +24,7 @@ from ..algos.onpolicy import Minibatch, OnPolicy
 from ..algos.reinflow import ReinFlow
 from ..algos.state import ActorCriticState
 from ..deploy.arrays import chain_arrays, chain_facts, pack
+from ..deploy.cameras import Cameras
 from ..deploy.export import describe
 from ..deploy.graph import add_metadata, build_graph
 from ..deploy.runtime.policy import Policy as ExportedPolicy
@@ -144,13 +145,13 @@ def _compiled(policy: Policy, batch: int, generator: torch.Generator) -> partial
 
 
 def _as_onnx(policy: Policy) -> ExportedPolicy:
-    model = build_graph(policy)
-    add_metadata(model, json.dumps(describe(policy)))
+    model = build_graph(policy, Cameras(policy.spec))
+    add_metadata(model, json.dumps(describe(policy, Cameras(policy.spec))))
     return ExportedPolicy.from_bytes(model.SerializeToString())
 
 
 def _as_numpy(policy: Policy) -> ExportedPolicy:
-    metadata = describe(policy) | {"chain": chain_facts(policy)}
+    metadata = describe(policy, Cameras(policy.spec)) | {"chain": chain_facts(policy)}
     return ExportedPolicy.from_bytes(pack(chain_arrays(policy), json.dumps(metadata)))
 
 

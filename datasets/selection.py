@@ -1,7 +1,4 @@
-"""What is taken of a source's observations: some of them, and pictures at another size.
-
-A new pixel is the mean over the area of the old picture that it covers. L steps of one episode.
-"""
+"""What is taken of a source's observations: some of them, and pictures at another size. L steps of one episode."""
 
 from __future__ import annotations
 
@@ -13,13 +10,11 @@ import numpy as np
 
 from ..config import to_dict
 from ..errors import UserError, unknown
+from ..resize import Size, resized
 from ..spec import ArraySpec, split_pictures
 from .episodes import recorded_specs
 from .source import Recorded, Source
 from .validity import OBS, picture_fault
-
-Size = tuple[int, int]
-"""(height, width)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,25 +74,6 @@ class Selected:
 
     def _taken(self, key: str) -> bool:
         return self.observe is None or not key.startswith(OBS) or key.removeprefix(OBS) in self.observe
-
-
-def resized(pictures: np.ndarray, size: Size) -> np.ndarray:
-    """Pictures (L, H, W, C) uint8 at another (height, width)."""
-    height, width, channels = pictures.shape[1:]
-    down, across = _shares(height, size[0]), _shares(width, size[1])
-    out = np.empty((len(pictures), *size, channels), np.uint8)
-    for old, new in zip(pictures, out, strict=True):  # one at a time: as floats they are four times as large
-        rows = (down @ old.reshape(height, -1).astype(np.float32)).reshape(size[0], width, channels)
-        new[:] = np.rint(across @ rows)
-    return out
-
-
-def _shares(old: int, new: int) -> np.ndarray:
-    """(new, old): how much of each new pixel's span belongs to each old one, in one direction."""
-    edges = np.linspace(0, old, new + 1)
-    pixel = np.arange(old)
-    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    return (overlap.clip(0) * (new / old)).astype(np.float32)
 
 
 def _observations(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:

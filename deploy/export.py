@@ -1,7 +1,8 @@
 """A policy in one file that needs no torch: its graph or arrays, its specification and a parity certificate.
 
 `.onnx` is played by onnxruntime (or anything else that reads ONNX), `.npz` by numpy alone. Inputs are
-`observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A), the output is `action` (B, H, A), in physical units.
+`observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A), the output
+is `action` (B, H, A), in physical units.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from ..config import to_dict
 from ..errors import UserError
 from ..files import atomic_write
 from ..policies.policy import ACTION, Policy
-from ..spec import ArraySpec, split_pictures
+from ..resize import Size
+from ..spec import ArraySpec
 from .arrays import center_half, chain_arrays, chain_facts, pack
+from .cameras import Cameras
 from .graph import Exportable, add_metadata, build_graph
 from .parity import certify
 from .runtime.policy import Policy as ExportedPolicy
@@ -37,6 +40,7 @@ def export(
     path: str | Path,
     *,
     observations: Mapping[str, Tensor] | None = None,
+    cameras: Mapping[str, Size] | None = None,
     provenance: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -45,7 +49,9 @@ def export(
     Args:
         policy: any device and precision; the file is float32.
         path: ends in `.onnx` or `.npz`.
-        observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None.
+        observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None, and pictures of `cameras`
+            always.
+        cameras: (height, width) of what the robot's cameras give, by name, where the file shall resize it.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
 
@@ -58,27 +64,27 @@ def export(
         raise UserError(f"cannot export to '{path}': the path must end in {' or '.join(_FORMATS)}")
     policy.normalizer.require_fitted()
     policy = copy.deepcopy(policy).cpu().float().eval()
-    metadata = describe(policy) | {
+    seen = Cameras(policy.spec, cameras or {})
+    metadata = describe(policy, seen) | {
         "provenance": dict(provenance),
         "evaluation": evaluation and dict(evaluation),
     }
-    metadata, write, backend = _FORMATS[path.suffix](policy, metadata)
+    metadata, write, backend = _FORMATS[path.suffix](policy, seen, metadata)
     exported = ExportedPolicy.from_bytes(write(_text(metadata)), path.name)
-    metadata["parity"] = certify(policy, exported, observations, backend)
+    metadata["parity"] = certify(policy, seen, exported, observations, backend)
     atomic_write(path, write(_text(metadata)))
     return path
 
 
-def describe(policy: Exportable) -> Metadata:
+def describe(policy: Exportable, cameras: Cameras) -> Metadata:
     """The specification that travels with the file, as JSON values."""
     spec = policy.spec
-    pictures, _ = split_pictures(spec.obs)
     return {
         "schema": SCHEMA,
         "observations": {
             name: _array(array, (spec.n_obs_steps, *array.shape))
-            | ({"dtype": "uint8"} if name in pictures else _seen(policy, name))
-            for name, array in spec.obs.items()
+            | ({"dtype": "uint8"} if name in cameras.pictures else _seen(policy, name))
+            for name, array in cameras.obs.items()
         },
         "action": _array(spec.action, (spec.horizon, spec.action.dim)) | _seen(policy, ACTION),
         "noise_shape": list(policy.noise_shape),
@@ -96,8 +102,8 @@ Writer = Callable[[str], bytes]
 """metadata -> content of the file"""
 
 
-def _onnx(policy: Exportable, metadata: Metadata) -> tuple[Metadata, Writer, str]:
-    model = build_graph(policy)
+def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata) -> tuple[Metadata, Writer, str]:
+    model = build_graph(policy, cameras)
 
     def write(text: str) -> bytes:
         whole = copy.deepcopy(model)
@@ -107,7 +113,7 @@ def _onnx(policy: Exportable, metadata: Metadata) -> tuple[Metadata, Writer, str
     return metadata, write, f"onnxruntime {version('onnxruntime')}"
 
 
-def _npz(policy: Exportable, metadata: Metadata) -> tuple[Metadata, Writer, str]:
+def _npz(policy: Exportable, _: Cameras, metadata: Metadata) -> tuple[Metadata, Writer, str]:
     if not isinstance(policy, Policy):
         raise UserError("a .npz file holds plain MLP policies only: export to a path that ends in .onnx")
     metadata = metadata | {"chain": chain_facts(policy)}

@@ -23,7 +23,7 @@ from ..policies.gaussian import GaussianActor
 from ..policies.policy import Policy
 from ..policies.steered import Steered
 from ..policies.storage import SavedActor
-from ..spec import split_pictures
+from .cameras import Cameras
 from .runtime.session import KEY
 
 if TYPE_CHECKING:
@@ -66,20 +66,20 @@ class Constant(nn.Module):
 class Graph(nn.Module):
     """`policy.act` with positional inputs: each observation in the order of the spec, then the noise."""
 
-    def __init__(self, policy: Exportable) -> None:
+    def __init__(self, policy: Exportable, cameras: Cameras) -> None:
         super().__init__()
-        self.policy = policy
+        self.policy, self.cameras = policy, cameras
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Observations (B, T, ...) and noise (B, N, H, A) to actions (B, H, A)."""
         *values, noise = inputs
-        context = self.policy.encode(dict(zip(self.policy.spec.obs, values, strict=True)))
+        context = self.policy.encode(self.cameras(dict(zip(self.policy.spec.obs, values, strict=True))))
         if isinstance(self.policy, Policy):  # its frozen steps may see by an encoder of their own
             return self.policy.forward(context.features, noise, context.frozen)
         return self.policy.forward(context.features, noise)
 
 
-def build_graph(policy: Exportable) -> ModelProto:
+def build_graph(policy: Exportable, cameras: Cameras) -> ModelProto:
     """The ONNX model of a float32 policy on the CPU, weights inside, without metadata.
 
     Raises:
@@ -89,14 +89,13 @@ def build_graph(policy: Exportable) -> ModelProto:
     spec = policy.spec
     names = [f"observation.{name}" for name in spec.obs] + ["noise"]
     # Two rows: an axis of length one would be taken for a constant.
-    pictures, _ = split_pictures(spec.obs)
     obs = [
-        torch.zeros(2, spec.n_obs_steps, *array.shape, dtype=torch.uint8 if name in pictures else torch.float32)
-        for name, array in spec.obs.items()
+        torch.zeros(2, spec.n_obs_steps, *array.shape, dtype=torch.uint8 if name in cameras.pictures else torch.float32)
+        for name, array in cameras.obs.items()
     ]
     inputs = (*obs, torch.zeros(2, *policy.noise_shape))
     with torch.no_grad(), _quiet():
-        graph = Graph(_with_known_times(policy)).eval()
+        graph = Graph(_with_known_times(policy), cameras).eval()
         graph(*inputs)  # what is kept from a first call must not come from the tracer
         program = torch.onnx.export(
             graph,

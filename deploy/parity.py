@@ -14,25 +14,30 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..policies.policy import ACTION
-from ..spec import split_pictures
 from .arrays import center_half
+from .cameras import Cameras
 from .graph import Exportable
 from .runtime.policy import Policy as ExportedPolicy
 from .runtime.spec import PolicyError
 
 TOLERANCE = 1e-4
 """largest difference allowed, as a fraction of each action's range"""
-MOST = 256
-"""observations compared"""
+MOST, MOST_PICTURES = 256, 32
+"""observations compared, without and with pictures"""
 
 
 def certify(
-    policy: Exportable, exported: ExportedPolicy, observations: Mapping[str, Tensor] | None, backend: str
+    policy: Exportable,
+    cameras: Cameras,
+    exported: ExportedPolicy,
+    observations: Mapping[str, Tensor] | None,
+    backend: str,
 ) -> dict[str, Any]:
     """Compare both on the same observations and noise, one decision at a time as on a robot.
 
     Args:
         policy: float32, on the CPU.
+        cameras: what the file makes of the robot's pictures.
         exported: the file's content, opened by the runtime.
         observations: recorded ones, name -> (N, T, ...); None: drawn uniformly within the normaliser's range.
         backend: what ran the exported policy, with its version.
@@ -41,9 +46,9 @@ def certify(
         UserError: if they differ by more than the tolerance, or observations do not fit the policy.
     """
     generator = torch.Generator().manual_seed(0)
-    obs = _drawn(policy, generator) if observations is None else _chosen(observations)
+    obs = _drawn(policy, cameras, generator) if observations is None else _chosen(observations, cameras, generator)
     noise = policy.noise(len(next(iter(obs.values()))), generator)
-    ours = policy.act(obs, noise).numpy()
+    ours = policy.act(cameras(obs), noise).numpy()
     try:
         theirs = np.stack([exported.act({k: v[i] for k, v in obs.items()}, noise[i]) for i in range(len(noise))])
     except PolicyError as error:
@@ -72,22 +77,29 @@ def action_span(policy: Exportable) -> np.ndarray:
     return 2 * center_half(policy, ACTION)[1]
 
 
-def _chosen(observations: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _chosen(observations: Mapping[str, Tensor], cameras: Cameras, generator: torch.Generator) -> dict[str, Tensor]:
     # Evenly spread, so that recorded episodes are covered from their start to their end.
     count = len(next(iter(observations.values())))
-    rows = torch.linspace(0, count - 1, min(count, MOST)).long()
+    rows = torch.linspace(0, count - 1, min(count, _most(cameras))).long()
     taken = {name: value[rows] for name, value in observations.items()}
-    return {name: value if value.dtype == torch.uint8 else value.float() for name, value in taken.items()}
+    taken = {name: value if value.dtype == torch.uint8 else value.float() for name, value in taken.items()}
+    for name in cameras.pictures.keys() & taken.keys():
+        if taken[name].shape[2:] != cameras.obs[name].shape:  # recorded as the policy sees, not as this camera does
+            taken[name] = cameras.sample(name, tuple(taken[name].shape[:2]), generator)
+    return taken
 
 
-def _drawn(policy: Exportable, generator: torch.Generator) -> dict[str, Tensor]:
+def _drawn(policy: Exportable, cameras: Cameras, generator: torch.Generator) -> dict[str, Tensor]:
     drawn = {}
-    pictures, flat = split_pictures(policy.spec.obs)
-    for name, spec in pictures.items():
-        shape = (MOST, policy.spec.n_obs_steps, *spec.shape)
-        drawn[name] = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    for name, spec in flat.items():
+    for name, spec in policy.spec.obs.items():
+        if name in cameras.pictures:
+            drawn[name] = cameras.sample(name, (_most(cameras), policy.spec.n_obs_steps), generator)
+            continue
         center, half = (torch.from_numpy(v) for v in center_half(policy, name))
-        unit = torch.rand(MOST, policy.spec.n_obs_steps, *spec.shape, generator=generator)
+        unit = torch.rand(_most(cameras), policy.spec.n_obs_steps, *spec.shape, generator=generator)
         drawn[name] = center + (2 * unit - 1) * half
     return drawn
+
+
+def _most(cameras: Cameras) -> int:
+    return MOST_PICTURES if cameras.pictures else MOST

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ class Export:
     """ends in .onnx (for onnxruntime) or .npz (for numpy alone)"""
     data: str = ""
     """dataset whose observations the parity certificate uses; without it they are drawn"""
+    camera_size: tuple[str, ...] = ()
+    """NAME=HEIGHTxWIDTH of what the robot's camera gives; the file resizes it to what the policy sees"""
     eval: Path | None = None
     """ledger of an evaluation whose result goes into the file"""
 
@@ -72,6 +75,7 @@ def export(argv: Sequence[str]) -> int:
         policy,
         config.out,
         observations=None if data is None else _recorded(data, policy),
+        cameras=dict(map(_camera_size, config.camera_size)),
         provenance=_provenance(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
     )
@@ -120,6 +124,13 @@ def _table(report: Report) -> list[str]:
         returned = "lost" if episode["return"] is None else f"{episode['return']:.4g}"
         lines.append(f"{episode['seed']:>6}  {returned:>10}  {episode['length']:>6}  {success}")
     return lines
+
+
+def _camera_size(text: str) -> tuple[str, tuple[int, int]]:
+    found = re.fullmatch(r"(.+)=(\d+)x(\d+)", text)
+    if not found:
+        raise UserError(f"--camera-size '{text}' is not NAME=HEIGHTxWIDTH, such as images.front=480x640")
+    return found[1], (int(found[2]), int(found[3]))
 
 
 def _say_exported(path: Path) -> None:

@@ -15,6 +15,7 @@ from noisepilot.policies import load_policy
 from noisepilot.policies.storage import find_policy
 from noisepilot.policies.vision import Jitter, ViT
 from noisepilot.policies.vision.resnet import ResNet18
+from noisepilot.resize import resized
 
 from .seeing import FACTORY, RESNET, SIZE, TRAIN, VIT, write_demos
 
@@ -224,3 +225,29 @@ def test_a_policy_that_sees_becomes_one_file_that_takes_bytes(made, tmp_path, ca
 
 def test_an_archive_of_arrays_holds_no_policy_that_sees(refused):
     assert "without pictures or past_actions" in refused("export", "base", "--out", "policy.npz")
+
+
+def test_a_file_resizes_what_the_robots_camera_gives(made, tmp_path):
+    file = tmp_path / "policy.onnx"
+    large = ["--camera-size", "images.front=75x96"]
+    assert main(["export", str(made / "base"), "--out", str(file), "--data", str(made / "demos"), *large]) == 0
+    policy, inside = Exported.load(file), load_policy(find_policy(made / "base"))
+    assert policy.spec.observations["images.front"]["shape"] == (1, 75, 96, 3)
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (1, 75, 96, 3), np.uint8)
+    state, noise = rng.uniform(-1, 1, (1, 2)), rng.standard_normal(policy.spec.noise_shape)
+    seen = {"images.front": torch.as_tensor(resized(picture, SIZE)), "state": torch.as_tensor(np.float32(state))}
+    wanted = inside.act({k: v[None] for k, v in seen.items()}, torch.as_tensor(np.float32(noise))[None])[0]
+    np.testing.assert_allclose(policy.act({"images.front": picture, "state": state}, noise), wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ("images.front=480", "'images.front=480' is not NAME=HEIGHTxWIDTH"),
+        ("images.wrist=480x640", "unknown camera 'images.wrist'"),
+        ("images.front=0x640", "shows nothing"),
+    ],
+)
+def test_cameras_that_a_file_cannot_resize(refused, size, words):
+    assert words in refused("export", "base", "--out", "policy.onnx", "--camera-size", size)
