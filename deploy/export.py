@@ -49,8 +49,8 @@ def export(
     Args:
         policy: any device and precision; the file is float32.
         path: ends in `.onnx` or `.npz`.
-        observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None, and pictures of `cameras`
-            always.
+        observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None, and where
+            `cameras` gives pictures of another size.
         cameras: (height, width) of what the robot's cameras give, by name, where the file shall resize it.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.

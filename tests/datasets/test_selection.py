@@ -7,10 +7,10 @@ from noisepilot.config import to_dict
 from noisepilot.datasets.episodes import Episodes
 from noisepilot.datasets.readers import load, open_source
 from noisepilot.datasets.selection import Selected
-from noisepilot.resize import resized
 from noisepilot.datasets.source import collect
 from noisepilot.errors import UserError
 from noisepilot.experiments.data_verbs import data
+from noisepilot.resize import resized
 from noisepilot.spec import ArraySpec
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
