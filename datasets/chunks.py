@@ -101,7 +101,7 @@ class Chunks:
     def _views(self, value: np.ndarray, width: int) -> Tensor:
         """Every run of `width` rows, (rows - width + 1, width, ...), without a copy of its own."""
         dtype = np.uint8 if value.dtype == np.uint8 else np.float32
-        return torch.from_numpy(value.astype(dtype)).to(self.device).unfold(0, width, 1).movedim(-1, 1)
+        return torch.from_numpy(value.astype(dtype, copy=False)).to(self.device).unfold(0, width, 1).movedim(-1, 1)
 
 
 def window_rows(ends: np.ndarray, shortest: int) -> tuple[np.ndarray, np.ndarray]:

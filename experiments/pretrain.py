@@ -75,13 +75,14 @@ def pretrain(config: Pretrain) -> RunFolder:
         UserError: for data or settings that cannot be trained on; nothing is written then.
     """
     episodes = load(config.data)
-    train, held_out = episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
-    training = _Training(config, train, held_out)
-    run, tree = resume(config, episodes.hash())
+    parts = episodes.split(config.held_out, config.seed) if config.held_out > 0 else (episodes, None)
+    training, data_hash = _Training(config, *parts), episodes.hash()
+    del episodes, parts  # pictures are large, and what is trained on lies in the windows
+    run, tree = resume(config, data_hash)
     if config.encoder_weights and tree is None:
         training.begin_from(config.encoder_weights)
     use_fast_matmul(tree["fast_matmul"] if tree else None)
-    run = run or RunFolder.create(config.out, config, data_hash=episodes.hash())
+    run = run or RunFolder.create(config.out, config, data_hash=data_hash)
     if tree:
         training.load(tree)
         run.truncate_metrics(training.state.step, key="grad_steps")
