@@ -11,6 +11,7 @@ from ...policies.network import MLP
 from ...policies.path import CosinePath
 from ...policies.policy import PolicyConfig
 from ...policies.sampler import Sampler
+from ...policies.unet import UNet
 from ...policies.vision import ViT
 from ..env_ref import EnvRef
 from ..recipe import Budget, Recipe
@@ -34,8 +35,8 @@ PUSHT = Recipe(
 PIXELS = replace(
     PUSHT,
     env=EnvRef("gym_pusht/PushT-v0", {"obs_type": "pixels_agent_pos"}),
-    policy=replace(PUSHT.policy, encoder=ViT()),
-    bc=BC(grad_steps=6_000, batch=64, draws=8, lr=5e-4, lr_final=1e-5, ema_decay=0.99),
+    policy=replace(PUSHT.policy, network=UNet(down_dims=(64, 128)), encoder=ViT()),
+    bc=BC(grad_steps=8_000, batch=64, draws=2, lr=5e-4, lr_final=1e-5, ema_decay=0.99),
     algos={"dppo": DPPO(finetune_steps=5, minibatch=1_200, epochs=4)},
     budget=Budget(num_envs=16, decisions=38, iterations=20, eval_every=5, eval_episodes=50),
 )
