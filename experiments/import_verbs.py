@@ -34,8 +34,8 @@ class Import:
 class ImportOfficial:
     """import RECIPE: weights and normalisation of DPPO or ReinFlow, and the policy that they fill.
 
-    The kind of network and its sizes are read off the weights: name them for its options. Diffusion Policy's and
-    LeRobot's files need --weights and --out alone.
+    The kind of network and its sizes are read off the weights; with --weights, --help shows that network's options.
+    Diffusion Policy's and LeRobot's files need --weights and --out alone.
     """
 
     weights: Path = Path()
@@ -93,7 +93,7 @@ def _import_official(name: str, argv: list[str]) -> int:
     default = ImportOfficial(policy=of_kind(policy, weights) if weights else policy, env=recipe.env)
     config = parse(ImportOfficial, argv, f"noisepilot import {name} --kind {kind}", default)
     _require(config, "weights", "normalization", "out")
-    assert weights
+    weights = weights or read_official(config.weights, config.prefix)
     if not config.env.id:
         raise UserError("import needs an environment: choose a recipe that has one (`noisepilot list`), or give --env")
     spec = config.env.spec()

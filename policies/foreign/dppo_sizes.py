@@ -82,7 +82,7 @@ def sized(config: PolicyConfig, weights: Official, obs: Mapping[str, ArraySpec],
 def _sized(config: PolicyConfig, named: Named, obs: Mapping[str, ArraySpec], action_dim: int) -> PolicyConfig:
     for pattern, what in _REFUSED:
         if any(re.match(pattern, name) for name in named):
-            raise UserError(f"holds {what}, which is not imported: give one that was trained without")
+            raise UserError(f"holds {what}, which has no equal here: give another checkpoint")
     name = _kind(named)
     if not name:
         groups = sorted({name.partition(".")[0] for name in named})
@@ -107,16 +107,13 @@ def said(policy: Policy) -> list[str]:
     read, taken = ([_say(config.network, name) for name in names] for names in (kind.shown, kind.hidden))
     (taken if isinstance(config.network, UNet) else read).append(_say(config, "horizon"))
     read.append(_say(config, "n_obs_steps"))
-    if config.encoder:
-        read.append(f"ViT of {config.encoder.patches} patches" if isinstance(config.encoder, ViT) else "")
+    if isinstance(config.encoder, ViT):
+        read.append(f"ViT of {config.encoder.patches} patches")
         read += [_say(config.encoder, name) for name in ("width", "depth", "features")]
         taken.append(_say(config.encoder, "heads"))
     sampler = config.sampler
-    taken += [
-        f"{sampler.steps} steps of eta {sampler.eta:g}",
-        type(config.path).__name__,
-        _say(config, "n_action_steps"),
-    ]
+    taken.append(f"{sampler.steps} steps of eta {sampler.eta:g}, {type(config.path).__name__}")
+    taken.append(_say(config, "n_action_steps"))
     lines = [f"read off their shapes: {', '.join(read)}", f"taken from the recipe and options: {', '.join(taken)}"]
     for what, names in (("states", policy.flat_obs), ("cameras", policy.pictures)):
         if len(names) > 1:
@@ -157,7 +154,9 @@ def _unet(named: Named, config: PolicyConfig, action_dim: int) -> Shown:
     if (found := named["out.weight"].shape[0]) != action_dim:
         raise UserError(f"acts by {found} numbers, the environment's action has {action_dim}: choose its recipe")
     if condition and has_encoder(named):
-        raise UserError("holds a U-Net with pictures and a network over the state (cond_mlp): not imported together")
+        raise UserError(
+            "holds a U-Net with both pictures and a network over the state (cond_mlp), which is not imported"
+        )
     read = unet_of(named, network.groups, network.groups)
     read = replace(read, groupnorm_eps=network.groupnorm_eps, condition_hidden=tuple(out for out, _ in condition))
     first = named[f"down.0.first.film.{0 if read.film_layers == 3 else 1}.weight"]

@@ -137,7 +137,7 @@ def add(name, *shape):
 
 
 NOT_THESE = [
-    (SEEING, add("td_emb.0.weight", 2, 2), r"a shortcut network that sees pictures \(ShortCutFlowViT\), which is not"),
+    (SEEING, add("td_emb.0.weight", 2, 2), r"a shortcut network that sees pictures \(ShortCutFlowViT\), which has no"),
     (SEEING, add("compress.0.weight", 2, 2), r"an encoder without spatial embedding \(spatial_emb 0\)"),
     (SEEING, add("backbone.vit.patch_embed.embed.1.weight", 2), r"an encoder that normalises patches \(embed_norm\)"),
     (HISTORY, add("mlp_mean.moduleList.0.norm_1.weight", 2), r"an MLP with layer normalisation \(use_layernorm\)"),
@@ -159,5 +159,5 @@ def test_a_network_over_the_state_beside_pictures_is_refused(shared_data, tmp_pa
     eyes = weights_of(Fixture(shared_data, SEEING), "actor")
     eyes = {name: value for name, value in eyes.items() if "backbone" in name or "compress" in name}
     weights = read(tmp_path, Fixture(shared_data, COND), lambda tensors: tensors.update(eyes))
-    with pytest.raises(UserError, match=r"a U-Net with pictures and a network over the state \(cond_mlp\)"):
+    with pytest.raises(UserError, match=r"a U-Net with both pictures and a network over the state \(cond_mlp\)"):
         sized(PolicyConfig(horizon=8), weights, specs({"state": 58} | TWO), 10)
