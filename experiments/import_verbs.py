@@ -1,7 +1,7 @@
 """The verb `import`: what other tools trained becomes a policy folder.
 
 Diffusion Policy's checkpoints and LeRobot's folders hold all that a policy needs. DPPO's and ReinFlow's do not: a
-recipe says the rest.
+recipe and options say the rest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Import:
 class ImportOfficial:
     """import RECIPE: weights and normalisation of DPPO or ReinFlow, and the policy that they fill.
 
-    Sizes are read off the weights. Diffusion Policy's and LeRobot's files need --weights and --out alone.
+    The kind of network and its sizes are read off the weights; with --weights, --help shows that network's options.
+    Diffusion Policy's and LeRobot's files need --weights and --out alone.
     """
 
     weights: Path = Path()
@@ -44,8 +45,9 @@ class ImportOfficial:
     """.npz with obs_min, obs_max, action_min, action_max"""
     out: Path = Path()
     """policy folder to write"""
+    env: EnvRef = field(default_factory=EnvRef)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    """what weights do not show: activation, path, sampler"""
+    """what weights do not show: activation, groups, heads, path, sampler; names and order of observations"""
     prefix: str = ""
     """what precedes the network's names, such as `model/network.`; empty: the tuned ones, else averages, else raw"""
     finetune_steps: int = 0
@@ -80,22 +82,25 @@ def _import_whole(found: Importable, recipe: str, argv: list[str]) -> int:
 
 def _import_official(name: str, argv: list[str]) -> int:
     from ..policies.foreign.dppo import fill, read_official
-    from ..policies.foreign.dppo_sizes import sized
+    from ..policies.foreign.dppo_sizes import of_kind, said, sized
     from ..policies.storage import save_policy
 
     kind, argv = take_option(argv, "--kind", "diffusion")
     recipe = get_recipe(name)
-    default = ImportOfficial(policy=recipe.kind(kind))
+    policy = recipe.kind(kind)
+    path, prefix = (take_option(argv, option, "")[0] for option in ("--weights", "--prefix"))
+    weights = read_official(Path(path), prefix) if path else None
+    default = ImportOfficial(policy=of_kind(policy, weights) if weights else policy, env=recipe.env)
     config = parse(ImportOfficial, argv, f"noisepilot import {name} --kind {kind}", default)
     _require(config, "weights", "normalization", "out")
-    if not recipe.env.id:
-        raise UserError("import needs a recipe with an environment: see `noisepilot list`")
-    weights = read_official(config.weights, config.prefix)
-    spec = recipe.env.spec()
-    shape = sized(config.policy, weights, sum(array.dim for array in spec.obs.values()), spec.action.dim)
+    weights = weights or read_official(config.weights, config.prefix)
+    if not config.env.id:
+        raise UserError("import needs an environment: choose a recipe that has one (`noisepilot list`), or give --env")
+    spec = config.env.spec()
+    shape = sized(config.policy, weights, spec.obs, spec.action.dim)
     policy = fill(shape.build(shape.spec_for(spec)), weights, config.normalization, config.finetune_steps)
     save_policy(policy, config.out, {"source": f"official weights, {config.weights.name}, {weights.prefix}*"})
-    _say_official(policy, weights.prefix)
+    print("\n".join([f"weights: {weights.prefix}*", *said(policy)]))
     _say_rest(weights.left, policy, config.out)
     return 0
 
@@ -104,22 +109,6 @@ def _require(config: object, *names: str) -> None:
     for missing in names:
         if getattr(config, missing) == Path():
             raise UserError(f"--{missing} is missing")
-
-
-def _say_official(policy: Policy, prefix: str) -> None:
-    """What was found, and what the recipe had to say."""
-    config = policy.config
-    network = config.network
-    print(f"weights: {prefix}*")
-    print(
-        f"read off their shapes: hidden {network.hidden}, condition_hidden {network.condition_hidden}, "
-        f"time_dim {network.time_dim}, residual {network.residual}, combine {network.combine}, "
-        f"horizon {config.horizon}, n_obs_steps {config.n_obs_steps}"
-    )
-    print(
-        f"taken from the recipe: activation {network.activation}, {config.sampler.steps} steps of "
-        f"eta {config.sampler.eta:g}, {type(config.path).__name__}, n_action_steps {config.n_action_steps}"
-    )
 
 
 def _say_rest(left: Mapping[str, int], policy: Policy, out: Path) -> None:

@@ -67,14 +67,14 @@ class PolicyConfig:
     encoder: ViT | ResNet | None = None
     """what makes features of pictures; None: there are none"""
     observe: tuple[str, ...] | None = None
-    """names of the observations that are seen, `state images.front`; None: all"""
+    """names of the observations that are seen, in this order, `state images.front`; None: all"""
 
     def spec(self, obs: Mapping[str, ArraySpec], action: ArraySpec, control_hz: float = 0.0) -> PolicySpec:
         """The policy's specification for these observations and actions."""
         return PolicySpec(self.seen(obs), action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz)
 
     def seen(self, obs: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
-        """Those of the observations that the policy sees.
+        """Those of the observations that the policy sees, in its order.
 
         Raises:
             UserError: for a name that is not among them, or none at all.
@@ -86,7 +86,7 @@ class PolicyConfig:
                 raise unknown("observation", name, obs)
         if not self.observe:
             raise UserError(f"policy.observe names nothing, so nothing would be seen: name some of {', '.join(obs)}")
-        return {name: array for name, array in obs.items() if name in self.observe}
+        return {name: obs[name] for name in self.observe}
 
     def spec_for(self, env: EnvSpec) -> PolicySpec:
         """The policy's specification in an environment."""

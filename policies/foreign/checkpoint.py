@@ -1,4 +1,7 @@
-"""Checkpoints that others wrote with `torch.save`: a zip archive of raw storages and one pickle, which is not run."""
+"""Files that others wrote, and nothing in them is run.
+
+Checkpoints of `torch.save` are zip archives of raw storages and one pickle; archives of arrays (.npz) hold none.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +43,19 @@ def read_checkpoint(path: Path) -> dict[Any, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a dictionary: give a checkpoint of a training")
     return found
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        UserError: if it cannot be read, or holds pickles.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable .npz file ({error}): give the arrays as .npz") from None
 
 
 class _Archive:

@@ -1,8 +1,7 @@
-"""Weights of the official DPPO and ReinFlow code in our policies.
+"""Checkpoints of DPPO and ReinFlow, and policies that are filled with them.
 
-The official names are those of irom-lab/dppo's `DiffusionMLP` and `CriticObs` and of ReinFlow's `FlowMLP`,
-`ShortCutFlowMLP` and noise network. They come as a checkpoint that the official code wrote, or as plain arrays under
-`<model or ema>/<official name>`; nothing is unpickled.
+They come as the official code wrote them, or as plain arrays under `<model or ema>/<official name>`; nothing in them
+is run. `dppo_names.py` knows the names, `dppo_sizes.py` what shapes tell.
 """
 
 from __future__ import annotations
@@ -19,15 +18,10 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..policy import ACTION, Policy
-from .checkpoint import read_checkpoint
+from .checkpoint import read_arrays, read_checkpoint
+from .dppo_names import our_names
+from .imported import columns_by_time
 
-_NAMES = (
-    (r"(Q1|mlp_mean|vel_head)\.layers\.(\d+)\.", r"trunk.\2."),
-    (r"(Q1|mlp_mean|vel_head|mlp_logvar)\.moduleList\.(\d+)\.linear_1\.", lambda m: f"trunk.{2 * int(m[2])}."),
-    (r"(cond_mlp|cond_emb)\.moduleList\.(\d+)\.linear_1\.", lambda m: f"condition.{2 * int(m[2])}."),
-    (r"t_emb\.(\d)\.", lambda m: f"time_embedding.{1 + int(m[1])}."),
-    (r"explore_noise_net\.", "noise."),
-)
 PARTS = (
     ("model/actor_ft.policy.", "model/actor_ft.policy."),
     ("model/actor_ft.", "model/actor."),
@@ -58,13 +52,6 @@ class Official:
         return self.base is not self.network
 
 
-def rename(name: str) -> str:
-    """Our name of an official parameter."""
-    for pattern, ours in _NAMES:
-        name = re.sub(pattern, ours, name)
-    return name
-
-
 def read_official(path: Path, prefix: str = "") -> Official:
     """The network in a checkpoint (`state_*.pt`) or in an archive of arrays (.npz).
 
@@ -90,10 +77,10 @@ def read_official(path: Path, prefix: str = "") -> Official:
 
 
 def fill(policy: Policy, weights: Official, normalization: Path, finetune_steps: int = 0) -> Policy:
-    """A state policy with official weights and their minima and maxima; tuned weights after a frozen base's.
+    """A policy with official weights and their minima and maxima; tuned weights after a frozen base's.
 
     Args:
-        policy: built with the official sizes; its single observation is the state.
+        policy: built with the official sizes; its states one after the other are the official state.
         weights: as read.
         normalization: .npz with obs_min, obs_max, action_min, action_max.
         finetune_steps: denoising steps that the tuned network makes, where there is another.
@@ -101,14 +88,7 @@ def fill(policy: Policy, weights: Official, normalization: Path, finetune_steps:
     Raises:
         UserError: if names or shapes do not fit, or the number of tuned steps is not known.
     """
-    limits = read_arrays(normalization)
-    if missing := {"obs_min", "obs_max", "action_min", "action_max"} - limits.keys():
-        raise UserError(f"{normalization} lacks {', '.join(sorted(missing))}: give the official normalization.npz")
-    if len(policy.spec.obs) != 1:
-        raise UserError(f"official weights see one state, this policy {list(policy.spec.obs)}: choose another recipe")
-    (state,) = policy.spec.obs
-    policy.normalizer.fit(state, limits["obs_min"], limits["obs_max"])
-    policy.normalizer.fit(ACTION, limits["action_min"], limits["action_max"])
+    _normalise(policy, normalization)
     _load(policy, weights.base, weights)
     if not weights.tuned:
         if finetune_steps:
@@ -124,16 +104,54 @@ def fill(policy: Policy, weights: Official, normalization: Path, finetune_steps:
     return policy
 
 
+def _normalise(policy: Policy, path: Path) -> None:
+    limits = read_arrays(path)
+    if missing := {"obs_min", "obs_max", "action_min", "action_max"} - limits.keys():
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}: give the official normalization.npz")
+    dims = {name: array.dim for name, array in policy.flat_obs.items()}
+    total = sum(dims.values())
+    if any(limits[f"obs_{end}"].shape != (total,) for end in ("min", "max")):
+        states = " + ".join(f"{name} {dim}" for name, dim in dims.items())
+        raise UserError(
+            f"{path} has {limits['obs_min'].size} numbers of the state, the policy {total} ({states}): name the "
+            "states it was made of, in its order (--policy.observe), or choose another environment"
+        )
+    cuts = np.cumsum(list(dims.values()))[:-1]
+    parts = (np.split(limits[f"obs_{end}"], cuts) for end in ("min", "max"))
+    for name, low, high in zip(dims, *parts, strict=True):
+        policy.normalizer.fit(name, low, high)
+    policy.normalizer.fit(ACTION, limits["action_min"], limits["action_max"])
+
+
 def _load(policy: Policy, named: Mapping[str, Tensor], weights: Official) -> None:
     try:
-        policy.network.load_state_dict(named)
+        policy.network.load_state_dict(_in_order(policy, named))
     except RuntimeError as error:
         what = str(error).splitlines()[1].strip()
-        raise UserError(f"{weights.path} does not fit the recipe's network: {what}") from None
+        raise UserError(f"{weights.path} does not fit the policy's network: {what}") from None
+
+
+def _in_order(policy: Policy, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Columns of layers that see the state: there time by time, each with all states, here state by state."""
+    states = [(name, array.dim) for name, array in policy.flat_obs.items()]
+    columns = columns_by_time(states, states, policy.spec.n_obs_steps)
+    expected, ordered = policy.network.state_dict(), dict(named)
+    for name in _seeing(named):
+        if expected[name].shape == named[name].shape:  # else loading says what does not fit
+            ordered[name] = named[name].clone()
+            ordered[name][:, -len(columns) :][:, columns] = named[name][:, -len(columns) :]
+    return ordered
+
+
+def _seeing(named: Mapping[str, Tensor]) -> list[str]:
+    """Weights whose last columns are for the state."""
+    if "condition.0.weight" in named:
+        return ["condition.0.weight"]
+    return [name for name in named if re.fullmatch(r"trunk\.0\.weight|.*\.film\.[01]\.weight", name)]
 
 
 def _part(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {rename(k.removeprefix(prefix)): v for k, v in arrays.items() if k.startswith(prefix)}
+    return our_names({k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
 
 
 def _group(name: str) -> str:
@@ -148,16 +166,3 @@ def _flat(path: Path) -> dict[str, Tensor]:
         values = value if isinstance(value, dict) else {"": value}
         found |= {f"{top}/{name}".rstrip("/"): v for name, v in values.items() if isinstance(v, Tensor)}
     return found
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file.
-
-    Raises:
-        UserError: if it cannot be read, or holds pickles.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable .npz file ({error}): give the arrays as .npz") from None

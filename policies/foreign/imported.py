@@ -1,14 +1,16 @@
-"""What an import gives, and what all imports do: names of an environment, and loading without remainder."""
+"""What an import gives, and what imports share: names of an environment, columns, and loading without remainder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...shapes import Int
 from ...spec import ArraySpec, EnvSpec, PolicySpec
 from ..policy import Policy, PolicyConfig
 
@@ -90,6 +92,24 @@ def load_exactly(network: nn.Module, named: Mapping[str, Tensor]) -> None:
                 "give the settings they were trained with"
             )
     network.load_state_dict(named)
+
+
+def columns_by_time(
+    theirs: Sequence[tuple[str, int]], ours: Sequence[tuple[str, int]], times: int
+) -> Int[Tensor, " F"]:
+    """Where each feature that comes time by time lies among those that come observation by observation.
+
+    Args:
+        theirs: names and lengths of what one time holds.
+        ours: the same in our order.
+        times: T.
+    """
+    starts, total = {}, 0
+    for name, length in ours:
+        starts[name], total = total, total + times * length
+    return torch.cat(
+        [torch.arange(length) + starts[name] + t * length for t in range(times) for name, length in theirs]
+    )
 
 
 def tensors_in(value: Any, depth: int = 0) -> int:

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ...shapes import Int
 from ...spec import ArraySpec, EnvSpec
 from ..policy import ACTION, Policy, PolicyConfig
 from ..vision import ResNet
-from .imported import Imported, describe, load_exactly, spec_of
+from .imported import Imported, columns_by_time, describe, load_exactly, spec_of
 from .lerobot_stats import BUFFERS, Stats, read_json, read_stats, read_tensors
 from .schedule import DIFFERS, diffusion, keeps_eps
 from .unet import unet_of, unet_weights
@@ -209,24 +207,6 @@ class LeRobot:
             *describe(policy.config, kind, "config.json", self.config.keys() - USED),
         ]
         return [*lines, DIFFERS] if keeps_eps(kind, policy.config.sampler) else lines
-
-
-def columns_by_time(
-    theirs: Sequence[tuple[str, int]], ours: Sequence[tuple[str, int]], times: int
-) -> Int[Tensor, " F"]:
-    """Where each feature that comes time by time lies among those that come observation by observation.
-
-    Args:
-        theirs: names and lengths of what one time holds.
-        ours: the same in our order.
-        times: T.
-    """
-    starts, total = {}, 0
-    for name, length in ours:
-        starts[name], total = total, total + times * length
-    return torch.cat(
-        [torch.arange(length) + starts[name] + t * length for t in range(times) for name, length in theirs]
-    )
 
 
 def _our_name(key: str, camera: bool) -> str:

@@ -67,14 +67,17 @@ def unet_weights(weights: Mapping[str, Tensor], source: Source) -> dict[str, Ten
 
 
 def unet_of(named: Mapping[str, Tensor], groups: int, last_groups: int = 8) -> UNet:
-    """The U-Net whose weights these are, under our names; how many channels are normalised together shows in no shape.
+    """The U-Net whose weights these are, under our names, but for a network over the observation.
+
+    How many channels are normalised together shows in no shape.
 
     Raises:
         UserError: for weights of something else.
     """
     try:
         levels = [named[f"down.{i}.first.first.0.weight"] for i in range(_count(named, "down"))]
-        film, time = (named[f"{name}.weight"] for name in ("down.0.first.film.1", "time_embedding.3"))
+        deep = "down.0.first.film.0.weight" in named  # DPPO's larger encoder
+        film, time = (named[f"{name}.weight"] for name in (f"down.0.first.film.{1 - deep}", "time_embedding.3"))
         return UNet(
             tuple(level.shape[0] for level in levels),
             levels[0].shape[2],
@@ -82,6 +85,7 @@ def unet_of(named: Mapping[str, Tensor], groups: int, last_groups: int = 8) -> U
             last_groups,
             time_dim=time.shape[0],
             film_scale=film.shape[0] == 2 * levels[0].shape[0],
+            film_layers=3 if deep else 1,
             local="local.first.0.weight" in named,
         )
     except (IndexError, KeyError):

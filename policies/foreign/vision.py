@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..vision.resnet import ResNet18
-from .dppo import read_arrays, rename
+from .checkpoint import read_arrays
 
 _VIT = (
     (r"^(backbone\.)?vit\.", "transformer."),
@@ -53,12 +53,6 @@ _EPS = 1e-5
 def rename_vit(name: str) -> str:
     """Name inside a `ViTEncoder` of a parameter of DPPO's ViT or its spatial embeddings; other names stay."""
     return _renamed(name, _VIT) if re.match(r"(backbone\.)?vit\.|compress\d?\.", name) else name
-
-
-def vision_mlp_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of DPPO's `VisionDiffusionMLP` or `ViTCritic` under names of a network that holds its encoder."""
-    ours = {name: rename_vit(name) for name in weights}
-    return {f"encoder.{ours[name]}" if ours[name] != name else rename(name): w for name, w in weights.items()}
 
 
 def rgb_encoder_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ class Transformer(nn.Module):
         else:
             layers = [nn.Conv2d(channels, width, 8, 8)]
         self.cut = nn.Sequential(*layers)
-        self.patches = _patches(config, size)
+        self.patches = count_patches(config, size)
         self.place = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, self.patches, width), std=0.02))
         self.blocks = nn.Sequential(*(Block(width, config.heads, dropout=0.0) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(width)
@@ -80,7 +80,12 @@ class Transformer(nn.Module):
         return self.norm(self.blocks(self.cut(x).flatten(2).transpose(1, 2) + self.place))
 
 
-def _patches(config: ViT, size: tuple[int, int]) -> int:
+def count_patches(config: ViT, size: tuple[int, int]) -> int:
+    """Of one picture of this height and width.
+
+    Raises:
+        UserError: if it is too small to have any.
+    """
     if config.patches == "overlapping":
         rows, columns = (((side - 8) // 4 + 1 - 3) // 2 + 1 for side in size)
     else:

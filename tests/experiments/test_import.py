@@ -1,6 +1,5 @@
 """Official weights become policies: checkpoints and plain arrays of both kinds, and what is refused."""
 
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from noisepilot.policies.foreign.dppo import fill, read_official
 from noisepilot.policies.foreign.dppo_sizes import sized
 from noisepilot.spec import ArraySpec
 
+from ..policies.foreign.files import checkpoint, weights_of
 from ..policies.parity import Fixture
 from ..policies.test_parity_dppo import close
 
@@ -25,16 +25,6 @@ KINDS = [
 
 def arrays(folder, name):
     return dict(np.load(folder / "parity" / f"base_{name}_hopper.npz"))
-
-
-def checkpoint(path, tensors, **beside):
-    """A file as the official code saves it: parts of state dicts, named `part/name` here."""
-    parts: dict[str, OrderedDict] = {}
-    for name, value in tensors.items():
-        part, _, rest = name.partition("/")
-        parts.setdefault(part, OrderedDict())[rest] = torch.as_tensor(value)
-    torch.save({**beside, **parts}, path)
-    return path
 
 
 def run(shared_data, weights, out, *more):
@@ -105,7 +95,7 @@ def test_a_tuned_chain_is_the_official_one(shared_data, tmp_path):
     }
     np.savez(tmp_path / "n.npz", **limits)
     found = read_official(weights)
-    config = sized(PolicyConfig(), found, state, action)
+    config = sized(PolicyConfig(), found, {"state": ArraySpec((state,))}, action)
     assert (config.network.hidden, config.horizon) == (f.set("mlp_dims"), f.set("Tp"))
     spec = config.spec({"state": ArraySpec((state,))}, ArraySpec((action,)))
     policy = fill(config.build(spec).double(), found, tmp_path / "n.npz", f.set("Kft"))
@@ -153,10 +143,10 @@ SHAPES = [
 @pytest.mark.parametrize("name", SHAPES)
 def test_sizes_are_read_off_the_weights(shared_data, tmp_path, name):
     f = Fixture(shared_data, name)
-    parts = {f"ema/network.{k.removeprefix('w.net.')}": f.arrays[k] for k in f.arrays if k.startswith("w.net.")}
-    found = read_official(checkpoint(tmp_path / "state_1.pt", parts))
+    found = read_official(checkpoint(tmp_path / "state_1.pt", weights_of(f, "net")))
     shortcut = "shortcut" in name
-    config = sized(PolicyConfig(MLP(step_size=shortcut), n_action_steps=2), found, f.set("Do"), f.set("Da"))
+    obs = {"state": ArraySpec((f.set("Do"),))}
+    config = sized(PolicyConfig(MLP(step_size=shortcut), n_action_steps=2), found, obs, f.set("Da"))
     assert config.network == MLP(
         f.set("mlp_dims"),
         f.set("cond_mlp_dims"),
@@ -167,23 +157,23 @@ def test_sizes_are_read_off_the_weights(shared_data, tmp_path, name):
     )
     assert (config.horizon, config.n_obs_steps, config.n_action_steps) == (f.set("Tp"), f.set("To"), 2)
     with pytest.raises(UserError, match="step size: import it with --kind"):
-        sized(PolicyConfig(MLP(step_size=not shortcut)), found, f.set("Do"), f.set("Da"))
+        sized(PolicyConfig(MLP(step_size=not shortcut)), found, obs, f.set("Da"))
     with pytest.raises(UserError, match=r"no multiple of the environment's action of 1000: choose its recipe"):
-        sized(PolicyConfig(MLP(step_size=shortcut)), found, f.set("Do"), 1000)
+        sized(PolicyConfig(MLP(step_size=shortcut)), found, obs, 1000)
 
 
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["hopper", "--weights", "absent.pt"], "absent.pt does not exist"),
-        (["hopper", "--weights", "w.npz"], "--normalization is missing"),
+        (["hopper", "--weights", "u.pt"], "--normalization is missing"),
         (["hopper", "--kind", "flw"], "kind of policy"),
-        (["default", "--weights", "w.pt", "--normalization", "n", "--out", "o"], "needs a recipe with an environment"),
+        (["default", "--weights", "u.pt", "--normalization", "n", "--out", "o"], "import needs an environment"),
         (["hopper", "--weights", "w.npz", "--normalization", "n.npz", "--out", "o"], "w.npz is not a readable"),
         (["hopper", "--weights", "w.pt", "--normalization", "n.npz", "--out", "o"], "w.pt is no checkpoint of torch"),
         (
             ["hopper", "--weights", "u.pt", "--normalization", "n.npz", "--out", "o"],
-            "holds no MLP that sees a state, but down",
+            "u.pt: holds no denoising MLP or U-Net, but down",
         ),
         (["hopper", "--weights", "e.pt", "--normalization", "n.npz", "--out", "o"], "it holds model/encoder"),
         (

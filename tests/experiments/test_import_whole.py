@@ -112,4 +112,4 @@ def test_options_of_other_layouts_are_no_options(shared_data, tmp_path, capsys):
     assert "--out is missing" in capsys.readouterr().err
     np.savez(tmp_path / "arrays.npz", x=np.zeros(1))
     assert main(["import", "hopper", "--weights", str(tmp_path / "arrays.npz"), "--out", "o"]) == 2
-    assert "--normalization is missing" in capsys.readouterr().err
+    assert "has no weights named" in capsys.readouterr().err

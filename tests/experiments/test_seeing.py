@@ -157,7 +157,7 @@ def test_pictures_that_cannot_be_learned_from_are_refused(refused, encoder, chan
 
 
 def test_a_policy_and_pictures_of_another_size(refused):
-    words = "differ in observations: {'images.front': (40, 48, 3), 'state': (2,)} != {"
+    words = "differ in observations: {'state': (2,), 'images.front': (40, 48, 3)} != {"
     larger = ["--env", FACTORY, "--env-kwargs", f'{{{LIMIT}, "height": 60}}']
     assert words in refused("eval", "base", *larger)
     assert words in refused("finetune", "default", "--policy", "base", "--out", "run", *larger)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from noisepilot.policies.foreign.dppo import rename
+from noisepilot.policies.foreign.dppo_names import rename
 
 
 class Fixture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections import OrderedDict
 
 import numpy as np
 import safetensors.torch
@@ -30,6 +31,22 @@ DDPM = {
 def official(f: Fixture) -> dict[str, torch.Tensor]:
     names = [k for k in f.arrays if k.startswith("w.net.")]
     return {k.removeprefix("w.net."): f.tensor(k, torch.float32) for k in names}
+
+
+def checkpoint(path, tensors, **beside):
+    """A file of DPPO or ReinFlow: parts of state dicts, named `part/name` here."""
+    parts: dict[str, OrderedDict] = {}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts.setdefault(part, OrderedDict())[rest] = torch.as_tensor(value)
+    torch.save({**beside, **parts}, path)
+    return path
+
+
+def weights_of(f: Fixture, part: str, prefix: str = "ema/network.") -> dict[str, np.ndarray]:
+    """A network's arrays as those of a checkpoint of DPPO or ReinFlow."""
+    start = f"w.{part}."
+    return {prefix + k.removeprefix(start): v for k, v in f.arrays.items() if k.startswith(start)}
 
 
 class _Omega:

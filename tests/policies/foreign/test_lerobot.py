@@ -7,8 +7,8 @@ import torch
 from noisepilot.errors import UserError
 from noisepilot.policies import UNet
 from noisepilot.policies.denoiser import Sizes
+from noisepilot.policies.foreign.imported import columns_by_time
 from noisepilot.policies.foreign.layouts import recognise
-from noisepilot.policies.foreign.lerobot import columns_by_time
 from noisepilot.policies.foreign.lerobot_stats import Stats
 from noisepilot.policies.foreign.unet import load_official_unet
 from noisepilot.policies.foreign.vision import rgb_encoder_weights

@@ -6,7 +6,8 @@ from einops import rearrange
 
 from noisepilot.policies import MLP, CriticMLP
 from noisepilot.policies.denoiser import Sizes
-from noisepilot.policies.foreign.vision import rename_vit, vision_mlp_weights
+from noisepilot.policies.foreign.dppo_names import our_names
+from noisepilot.policies.foreign.vision import rename_vit
 from noisepilot.policies.vision import Encoder, ViT
 
 from ..parity import Fixture
@@ -54,7 +55,7 @@ def test_denoising_mlp(shared_data, name):
     sizes = Sizes((*encoder.per_step, f.set("Do")), 1, f.set("Tp"), f.set("Da"), encoder.whole)
     network = MLP(hidden=(48, 48, 48), time_dim=16, activation="mish").build(sizes)
     network.encoder = encoder
-    network.load_state_dict(vision_mlp_weights(official(f, "actor")))
+    network.load_state_dict(our_names(official(f, "actor")))
     features = torch.cat([encoder(state, images), state.flatten(1)], 1)
     time = network.time_embedding(f.tensor("t").float())
     output = network(f.tensor("x", torch.float32), time, network.condition(features))
@@ -67,6 +68,6 @@ def test_critic(shared_data, name):
     encoder, state, images = encoder_of(f)
     critic = CriticMLP((32, 32, 32)).build(sum(encoder.per_step) + f.set("Do"))
     critic.encoder = encoder
-    critic.load_state_dict(vision_mlp_weights(official(f, "critic")))
+    critic.load_state_dict(our_names(official(f, "critic")))
     value = critic(torch.cat([encoder(state, images), state.flatten(1)], 1))
     close(value.detach(), f.tensor("out.value").flatten(), 2e-6)
