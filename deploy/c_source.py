@@ -20,11 +20,11 @@ from .c_tables import Arrays, Tables, c_floats
 
 Metadata = Mapping[str, Any]
 ACTIVATIONS = ("relu", "mish", "gelu", "tanh", "silu")
-KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
-    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "alignas alignof asm bool catch class constexpr delete explicit export false friend mutable namespace new noexcept "
-    "nullptr operator private protected public template this throw true try typename using virtual".split()
+KEYWORDS = (
+    " auto break case char const continue default do double else enum extern float for goto if inline int long register "
+    " restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
+    " alignas alignof asm bool catch class constexpr delete explicit export false friend mutable namespace new noexcept "
+    " nullptr operator private protected public template this throw true try typename using virtual "
 )
 """names that no field can have, in C or in C++"""
 _TEXT = "static const char np_metadata[NP_METADATA_SIZE] ="
@@ -117,7 +117,7 @@ def c_names(names: Iterable[str]) -> list[str]:
     taken: list[str] = []
     for name in names:
         plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-        plain = f"{plain}_" if plain in KEYWORDS else plain
+        plain = f"{plain}_" if f" {plain} " in KEYWORDS else plain
         plain = f"_{plain}" if not plain or plain[0].isdigit() else plain
         while plain in taken:
             plain += "_"
@@ -128,7 +128,7 @@ def c_names(names: Iterable[str]) -> list[str]:
 def _head(metadata: Metadata) -> list[str]:
     rate = f"{metadata['control_hz']:g} Hz" if metadata["control_hz"] else "an unknown rate"
     return [
-        f"A policy, written by `noisepilot export`; weights in {metadata['chain']['weights']}. C99, nothing is allocated.",
+        f"A policy, written by `noisepilot export`; weights in {metadata['chain']['weights']}. C99, allocates nothing.",
         "",
         '    #include "policy.c"                in one file of a program',
         "    #define NOISEPILOT_DECLARATIONS    before that line in every other one, and in C++",
@@ -146,11 +146,15 @@ def _head(metadata: Metadata) -> list[str]:
 def _array(what: str, array: Metadata) -> list[str]:
     said = [f"{what}: {' x '.join(map(str, array['shape']))}, unit {array['unit'] or 'unknown'}."]
     said += [f"Elements: {', '.join(array['names'])}."] if array["names"] else []
-    for key, meaning in (("low", "At least"), ("high", "At most"), ("seen_low", "In training from"), ("seen_high", "to")):
-        if array[key] is not None:
-            said.append(f"{meaning} {', '.join('-' if v is None else f'{v:g}' for v in array[key])}.")
+    for low, high, meaning in (("low", "high", "Limits"), ("seen_low", "seen_high", "In training")):
+        if array[low] is not None and array[high] is not None:
+            said.append(f"{meaning}: {', '.join(map(_range, array[low], array[high]))}.")
     first, *rest = said
     return [first, *(line for text in rest for line in _wrapped(text)), ""]
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return f"[{', '.join('-' if bound is None else f'{bound:g}' for bound in (low, high))}]"
 
 
 def _certificate(metadata: Metadata) -> list[str]:
@@ -174,7 +178,10 @@ def _wrapped(text: str) -> list[str]:
 
 def _interface(metadata: Metadata) -> str:
     observations, (horizon, dim) = metadata["observations"], metadata["action"]["shape"]
-    names = zip(observations.items(), c_names(observations), strict=True)
+    fields = [
+        f"    float {field}[{array['shape'][0]}][{array['shape'][1]}]; {c_comment([name])}"
+        for (name, array), field in zip(observations.items(), c_names(observations), strict=True)
+    ]
     return _INTERFACE % {
         **metadata,
         "horizon": horizon,
@@ -182,7 +189,7 @@ def _interface(metadata: Metadata) -> str:
         "noise": math.prod(metadata["noise_shape"]),
         "noise_shape": " x ".join(map(str, metadata["noise_shape"])),
         "hz": f"{metadata['control_hz']:g}",
-        "fields": "\n".join(f"    float {c}[{a['shape'][0]}][{a['shape'][1]}]; {c_comment([n])}" for (n, a), c in names),
+        "fields": "\n".join(fields),
     }
 
 

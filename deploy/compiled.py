@@ -7,9 +7,10 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from .runtime.policy import Policy
 from .runtime.spec import PolicyError
 
 FLAGS = ("-std=c99", "-O3")
-FLOATS = ctypes.POINTER(ctypes.c_float)
 REFUSALS = ("", "an observation is not finite", "the noise is not finite", "the action is not finite")
 
 
@@ -58,25 +58,30 @@ def build(source: bytes, flags: Sequence[str] = FLAGS) -> ctypes.CDLL:
         if done.returncode:
             said = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
             raise UserError(f"the C compiler refuses the policy: {said}; name another compiler in CC")
-        return ctypes.CDLL(str(library))
+        loaded = ctypes.CDLL(str(library))
+    loaded.noisepilot_act.argtypes = [ctypes.c_void_p] * 3
+    loaded.noisepilot_draw.argtypes = [ctypes.c_void_p] * 2
+    loaded.noisepilot_metadata.restype = ctypes.c_char_p
+    return loaded
 
 
 class Compiled:
     """`runtime.Policy`'s function of named inputs, by compiled code."""
 
-    def __init__(self, library: ctypes.CDLL, names: Sequence[str], shape: Sequence[int]) -> None:
-        self.library, self.shape = library, tuple(shape)
-        self.names = [f"observation.{name}" for name in names]
+    def __init__(self, library: ctypes.CDLL, metadata: Mapping[str, Any]) -> None:
+        self.act = library.noisepilot_act
+        self.names = [f"observation.{name}" for name in metadata["observations"]]
+        self.shape = tuple(metadata["action"]["shape"])
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
         """Actions (B, H, A), row by row."""
-        noise = feeds["noise"]
-        action = np.empty((len(noise), *self.shape), np.float32)
-        for i in range(len(noise)):
-            record = np.concatenate([feeds[name][i].ravel() for name in self.names])
-            if code := self.library.noisepilot_act(_floats(record), _floats(np.ascontiguousarray(noise[i])), _floats(action[i])):
+        noises = np.ascontiguousarray(feeds["noise"])
+        records = np.concatenate([feeds[name].reshape(len(noises), -1) for name in self.names], 1)
+        actions = np.empty((len(noises), *self.shape), np.float32)
+        for record, noise, action in zip(records, noises, actions, strict=True):
+            if code := self.act(record.ctypes.data, noise.ctypes.data, action.ctypes.data):
                 raise PolicyError(f"the compiled policy refuses: {REFUSALS[code]}")
-        return action
+        return actions
 
 
 def load(source: bytes, flags: Sequence[str] = FLAGS) -> Policy:
@@ -85,9 +90,9 @@ def load(source: bytes, flags: Sequence[str] = FLAGS) -> Policy:
     Raises:
         UserError: if it cannot be compiled.
     """
-    library, metadata = build(source, flags), read_metadata(source)
-    return Policy(Compiled(library, list(metadata["observations"]), metadata["action"]["shape"]), metadata)
+    return play(build(source, flags), read_metadata(source))
 
 
-def _floats(array: np.ndarray) -> ctypes.Array:
-    return array.ctypes.data_as(FLOATS)
+def play(library: ctypes.CDLL, metadata: dict[str, Any]) -> Policy:
+    """The same for a library that `build` made."""
+    return Policy(Compiled(library, metadata), metadata)
