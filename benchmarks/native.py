@@ -1,8 +1,8 @@
-"""A policy as C source beside the other ways to play it: rows `c/K<steps>/<variant>`.
+"""A policy as C source beside the other ways to play it: rows `c/<activation>/K<steps>/<variant>`.
 
 Batch 1, one thread, DPPO's network for Hopper, drawing the noise included. `float32` and `bfloat16` are played from
 Python like ONNX Runtime and numpy; `.../call` are the same in C alone, as on a robot. The limit is that of reading all
-float32 weights once per step. Behind a ReLU the C file reads the rows of half of them, so it may pass it.
+float32 weights once per step; the C file may pass it, because behind a ReLU it leaves half of them unread.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..deploy.arrays import chain_arrays, chain_facts, rounded
 from ..deploy.c_source import c_source
 from ..deploy.export import describe
 from ..policies import Policy
+from ..policies.activation import Activation
 from .limits import Limits
 from .peers import DiffusersLoop
 from .race import Effort, Row, Variant, race, ratios
@@ -28,9 +29,9 @@ from .toys import chain_cost, make_policy, observations
 FLAGS = ("-O3", "-march=native")
 
 
-def native(steps: int, limits: Limits, effort: Effort) -> Iterator[Row]:
-    """All variants of one number of steps."""
-    policy, obs = make_policy(steps), observations(1)
+def native(activation: Activation, steps: int, limits: Limits, effort: Effort) -> Iterator[Row]:
+    """All variants of one network and number of steps."""
+    policy, obs = make_policy(steps, activation), observations(1)
     arrays, state = {name: value.numpy() for name, value in obs.items()}, obs["state"].flatten(1)
     act = {"onnxruntime": as_onnx(policy).act, "numpy": as_numpy(policy).act}
     calls = {}
@@ -47,7 +48,7 @@ def native(steps: int, limits: Limits, effort: Effort) -> Iterator[Row]:
     peers = {name: variants[name] for name in ("numpy", "onnxruntime", "diffusers")}
     for name in variants:
         faster = None if name in peers else ratios(seconds, name, peers)
-        yield Row(f"c/K{steps}/{name}", 1e3 * seconds[name], "ms", least / seconds[name], faster)
+        yield Row(f"c/{activation}/K{steps}/{name}", 1e3 * seconds[name], "ms", least / seconds[name], faster)
 
 
 def _compiled(policy: Policy, precision: str) -> tuple[ctypes.CDLL, dict]:

@@ -33,7 +33,9 @@ CASES: dict[str, Case] = {
         for steps in (20, 10, 5, 1)
     },
     **{f"unet/{size}": partial(unet, size) for size in ("small", "pusht")},
-    **{f"c/K{steps}": partial(native, steps) for steps in (20, 1)},
+    "c/relu/K20": partial(native, "relu", 20),
+    "c/relu/K1": partial(native, "relu", 1),
+    "c/mish/K20": partial(native, "mish", 20),
     "rollout/batch40": rollout,
     "decision": decision,
     **{f"env/{env}": partial(stepping, env) for env in TASKS},

@@ -20,12 +20,12 @@ from .c_tables import Arrays, Tables, c_floats
 
 Metadata = Mapping[str, Any]
 ACTIVATIONS = ("relu", "mish", "gelu", "tanh", "silu")
-KEYWORDS = (
-    " auto break case char const continue default do double else enum extern float for goto if inline int long register "
-    " restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    " alignas alignof asm bool catch class constexpr delete explicit export false friend mutable namespace new noexcept "
-    " nullptr operator private protected public template this throw true try typename using virtual "
-)
+KEYWORDS = """
+    auto break case char const continue default do double else enum extern float for goto if inline int long register
+    restrict return short signed sizeof static struct switch typedef union unsigned void volatile while
+    alignas alignof asm bool catch class constexpr delete explicit export false friend mutable namespace new noexcept
+    nullptr operator private protected public template this throw true try typename using virtual
+"""
 """names that no field can have, in C or in C++"""
 _TEXT = "static const char np_metadata[NP_METADATA_SIZE] ="
 _INTERFACE = """\
@@ -117,7 +117,7 @@ def c_names(names: Iterable[str]) -> list[str]:
     taken: list[str] = []
     for name in names:
         plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-        plain = f"{plain}_" if f" {plain} " in KEYWORDS else plain
+        plain = f"{plain}_" if re.search(rf"\b{plain}\b", KEYWORDS) else plain
         plain = f"_{plain}" if not plain or plain[0].isdigit() else plain
         while plain in taken:
             plain += "_"

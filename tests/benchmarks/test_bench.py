@@ -30,7 +30,7 @@ def check(rows):
     [
         ("sampler/batch1/K1/", {"eager", "onnxruntime", "numpy", "diffusers"}),
         ("sampler/batch40/K1/", {"eager", "onnxruntime", "diffusers"}),
-        ("c/K1/", {"float32", "bfloat16", "call", "onnxruntime", "numpy", "diffusers"}),
+        ("c/relu/K1/", {"float32", "bfloat16", "call", "onnxruntime", "numpy", "diffusers"}),
         ("env/Ant-v5", {"native", "gymnasium-sync", "gymnasium-async"}),
         ("rollout", {"K20"}),
         ("offpolicy/dql", {"dql"}),
