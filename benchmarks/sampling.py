@@ -54,7 +54,7 @@ def unet(size: str, limits: Limits, effort: Effort) -> Iterator[Row]:
     """One row by DDIM-10, on one thread; `packed` has its weights laid out once, for many decisions."""
     policy, fast = make_unet(size), limits.fast_matmul
     obs, generator = observations(1, policy), torch.Generator().manual_seed(0)
-    exported = partial(_as_onnx(policy).act, {"state": obs["state"].numpy()}, generator=np.random.default_rng(0))
+    exported = partial(as_onnx(policy).act, {"state": obs["state"].numpy()}, generator=np.random.default_rng(0))
     laid_out = copy.deepcopy(policy)
     ours = {
         "eager": Variant(partial(policy.act, obs, generator=generator), fast, 1),
@@ -117,8 +117,8 @@ def _ours(policy: Policy, batch: int, threads: int, fast: bool, effort: Effort) 
     variants = {"eager": Variant(partial(policy.act, obs, generator=generator), fast and batch > 1, threads)}
     if effort.compiled:
         variants["compiled"] = Variant(_compiled(policy, batch, generator), fast and batch > 1, threads)
-    exported = {"onnxruntime": _as_onnx} if batch <= 40 else {}
-    exported |= {"numpy": _as_numpy} if batch == 1 else {}
+    exported = {"onnxruntime": as_onnx} if batch <= 40 else {}
+    exported |= {"numpy": as_numpy} if batch == 1 else {}
     arrays = {name: value.numpy() for name, value in obs.items()}
     for name, export in exported.items():
         call = partial(export(policy).act, arrays, generator=np.random.default_rng(0))
@@ -144,13 +144,15 @@ def _compiled(policy: Policy, batch: int, generator: torch.Generator) -> partial
     return partial(act)
 
 
-def _as_onnx(policy: Policy) -> ExportedPolicy:
+def as_onnx(policy: Policy) -> ExportedPolicy:
+    """The policy as ONNX Runtime plays it."""
     model = build_graph(policy, Cameras(policy.spec))
     add_metadata(model, json.dumps(describe(policy, Cameras(policy.spec))))
     return ExportedPolicy.from_bytes(model.SerializeToString())
 
 
-def _as_numpy(policy: Policy) -> ExportedPolicy:
+def as_numpy(policy: Policy) -> ExportedPolicy:
+    """The policy as numpy plays it."""
     metadata = describe(policy, Cameras(policy.spec)) | {"chain": chain_facts(policy)}
     return ExportedPolicy.from_bytes(pack(chain_arrays(policy), json.dumps(metadata)))
 

@@ -15,6 +15,7 @@ from ..errors import UserError, unknown
 from ..policies.matmul import use_fast_matmul
 from .frames import random_frames, sequential_frames
 from .limits import Limits, default_threads
+from .native import native
 from .offpolicy import diffusion_q_learning, flow_q_learning
 from .pictures import cloning
 from .race import Effort, Row, settings
@@ -32,6 +33,9 @@ CASES: dict[str, Case] = {
         for steps in (20, 10, 5, 1)
     },
     **{f"unet/{size}": partial(unet, size) for size in ("small", "pusht")},
+    "c/relu/K20": partial(native, "relu", 20),
+    "c/relu/K1": partial(native, "relu", 1),
+    "c/mish/K20": partial(native, "mish", 20),
     "rollout/batch40": rollout,
     "decision": decision,
     **{f"env/{env}": partial(stepping, env) for env in TASKS},

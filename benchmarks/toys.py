@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..policies import CosinePath, LinearPath, Policy, PolicyConfig, Sampler, UNet
+from ..policies import MLP, CosinePath, LinearPath, Policy, PolicyConfig, Sampler, UNet
+from ..policies.activation import Activation
 from ..policies.network import DenoisingMLP
 from ..policies.vision import ViT
 from ..spec import ArraySpec
@@ -24,11 +25,11 @@ from .limits import BYTES
 OBS, ACTION = 11, 3
 
 
-def make_policy(steps: int) -> Policy:
+def make_policy(steps: int, activation: Activation = "relu") -> Policy:
     """DDPM for the 20 steps of training, DDIM for fewer, one Euler step of a flow for 1."""
     if steps == 1:
         return make_flow(1)
-    return _policy(PolicyConfig(sampler=Sampler(steps, eta=1.0 if steps == 20 else 0.0)))
+    return _policy(PolicyConfig(MLP(activation=activation), sampler=Sampler(steps, eta=1.0 if steps == 20 else 0.0)))
 
 
 def make_flow(steps: int) -> Policy:

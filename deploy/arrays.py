@@ -31,7 +31,8 @@ def chain_facts(policy: Policy) -> dict[str, Any]:
     other = not isinstance(policy.network, DenoisingMLP) or policy.config.past_actions
     if other or policy.network.encoder is not None:
         raise UserError(
-            "a .npz file holds MLP policies without pictures or past_actions only: export to a path that ends in .onnx"
+            "a .npz or .c file holds MLP policies without pictures or past_actions only: "
+            "export to a path that ends in .onnx"
         )
     return {
         "observations": list(policy.spec.obs),
@@ -57,6 +58,19 @@ def chain_arrays(policy: Policy) -> Arrays:
     if policy.prefix is not None:
         arrays |= _network_arrays(policy.prefix, policy.embed_times(policy.prefix), "frozen")
     return arrays
+
+
+@torch.no_grad()
+def rounded(policy: Policy) -> Policy:
+    """A copy whose matrices hold numbers of bfloat16 alone; time embeddings, biases and normalisers are kept."""
+    policy = copy.deepcopy(policy)
+    for network in (policy.network, policy.prefix):
+        if network is not None:
+            assert isinstance(network, DenoisingMLP), "chain_facts refuses others"
+            for layer in [*network.condition.modules(), *network.trunk.modules()]:
+                if isinstance(layer, nn.Linear):
+                    layer.weight.copy_(layer.weight.bfloat16())
+    return policy
 
 
 def center_half(policy: Exportable, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
 """A policy in one file that needs no torch: its graph or arrays, its specification and a parity certificate.
 
 `.onnx` is played by onnxruntime (or anything else that reads ONNX), `.npz` by numpy alone. Inputs are
-`observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A), the output
-is `action` (B, H, A), in physical units.
+`observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A), the output is `action`
+(B, H, A), in physical units. `.c` is source of a program that does the same for one observation.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -25,7 +25,9 @@ from ..files import atomic_write
 from ..policies.policy import ACTION, Policy
 from ..resize import Size
 from ..spec import ArraySpec
-from .arrays import center_half, chain_arrays, chain_facts, pack
+from . import compiled
+from .arrays import center_half, chain_arrays, chain_facts, pack, rounded
+from .c_source import c_source
 from .cameras import Cameras
 from .graph import Exportable, add_metadata, build_graph
 from .parity import certify
@@ -33,6 +35,7 @@ from .runtime.policy import Policy as ExportedPolicy
 from .runtime.spec import SCHEMA
 
 Metadata = dict[str, Any]
+Precision = Literal["float32", "bfloat16"]
 
 
 def export(
@@ -43,25 +46,30 @@ def export(
     cameras: Mapping[str, Size] | None = None,
     provenance: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
+    precision: Precision = "float32",
 ) -> Path:
     """Write `path`, after having compared what is written with the policy.
 
     Args:
-        policy: any device and precision; the file is float32.
-        path: ends in `.onnx` or `.npz`.
+        policy: any device and precision; the file computes in float32.
+        path: ends in `.onnx`, `.npz` or `.c`.
         observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None, and where
             `cameras` gives pictures of another size.
         cameras: (height, width) of what the robot's cameras give, by name, where the file shall resize it.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
+        precision: of the weights in a `.c` file; the certificate then compares with the policy of rounded weights,
+            and says how far that is from the policy.
 
     Raises:
         UserError: if what would be written differs from the policy by more than 1e-4 of the action range, a
-            package is missing, or the suffix is unknown; no file is written then.
+            package or the C compiler is missing, or the suffix is unknown; no file is written then.
     """
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise UserError(f"cannot export to '{path}': the path must end in {' or '.join(_FORMATS)}")
+    if precision != "float32" and path.suffix != ".c":
+        raise UserError(f"a {path.suffix} file is float32: export to a path that ends in .c for weights in {precision}")
     policy.normalizer.require_fitted()
     policy = copy.deepcopy(policy).cpu().float().eval()
     seen = Cameras(policy.spec, cameras or {})
@@ -69,10 +77,12 @@ def export(
         "provenance": dict(provenance),
         "evaluation": evaluation and dict(evaluation),
     }
-    metadata, write, backend = _FORMATS[path.suffix](policy, seen, metadata)
-    exported = ExportedPolicy.from_bytes(write(_text(metadata)), path.name)
-    metadata["parity"] = certify(policy, seen, exported, observations, backend)
-    atomic_write(path, write(_text(metadata)))
+    form = _FORMATS[path.suffix](policy, seen, metadata, precision)
+    exported = form.play(form.write(_text(form.metadata)), path.name)
+    held = policy if form.policy is None else form.policy
+    unrounded = None if form.policy is None else policy
+    parity = certify(held, seen, exported, observations, form.backend, unrounded)
+    atomic_write(path, form.write(_text(form.metadata | {"parity": parity})))
     return path
 
 
@@ -98,11 +108,21 @@ def describe(policy: Exportable, cameras: Cameras) -> Metadata:
     }
 
 
-Writer = Callable[[str], bytes]
-"""metadata -> content of the file"""
+@dataclass(frozen=True)
+class _Form:
+    """A policy about to become a file."""
+
+    metadata: Metadata
+    write: Callable[[str], bytes]
+    """metadata as text -> content of the file"""
+    backend: str
+    """what plays it, with its version"""
+    play: Callable[[bytes, str], ExportedPolicy] = ExportedPolicy.from_bytes
+    policy: Policy | None = None
+    """what the file holds, where that is not the policy: the one of rounded weights"""
 
 
-def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata) -> tuple[Metadata, Writer, str]:
+def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
     model = build_graph(policy, cameras)
 
     def write(text: str) -> bytes:
@@ -110,18 +130,30 @@ def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata) -> tuple[Met
         add_metadata(whole, text)
         return whole.SerializeToString()
 
-    return metadata, write, f"onnxruntime {version('onnxruntime')}"
+    return _Form(metadata, write, f"onnxruntime {version('onnxruntime')}")
 
 
-def _npz(policy: Exportable, _: Cameras, metadata: Metadata) -> tuple[Metadata, Writer, str]:
+def _npz(policy: Exportable, _cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
+    policy = _plain(policy, ".npz")
+    metadata, arrays = metadata | {"chain": chain_facts(policy)}, chain_arrays(policy)
+    return _Form(metadata, lambda text: pack(arrays, text), f"numpy {np.__version__}")
+
+
+def _c(policy: Exportable, _cameras: Cameras, metadata: Metadata, precision: Precision) -> _Form:
+    policy = _plain(policy, ".c")
+    metadata = metadata | {"chain": chain_facts(policy) | {"weights": precision}}
+    held = rounded(policy) if precision == "bfloat16" else None
+    arrays, backend = chain_arrays(held or policy), compiled.compiler_version()
+    return _Form(metadata, lambda text: c_source(arrays, text), backend, lambda source, _: compiled.load(source), held)
+
+
+_FORMATS = {".onnx": _onnx, ".npz": _npz, ".c": _c}
+
+
+def _plain(policy: Exportable, suffix: str) -> Policy:
     if not isinstance(policy, Policy):
-        raise UserError("a .npz file holds plain MLP policies only: export to a path that ends in .onnx")
-    metadata = metadata | {"chain": chain_facts(policy)}
-    arrays = chain_arrays(policy)
-    return metadata, lambda text: pack(arrays, text), f"numpy {np.__version__}"
-
-
-_FORMATS = {".onnx": _onnx, ".npz": _npz}
+        raise UserError(f"a {suffix} file holds plain MLP policies only: export to a path that ends in .onnx")
+    return policy
 
 
 def _array(spec: ArraySpec, shape: tuple[int, ...]) -> Metadata:

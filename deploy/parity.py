@@ -32,6 +32,7 @@ def certify(
     exported: ExportedPolicy,
     observations: Mapping[str, Tensor] | None,
     backend: str,
+    unrounded: Exportable | None = None,
 ) -> dict[str, Any]:
     """Compare both on the same observations and noise, one decision at a time as on a robot.
 
@@ -41,6 +42,8 @@ def certify(
         exported: the file's content, opened by the runtime.
         observations: recorded ones, name -> (N, T, ...); None: drawn uniformly within the normaliser's range.
         backend: what ran the exported policy, with its version.
+        unrounded: what `policy` was before its weights were rounded. Nothing is refused for what that changed; the
+            certificate says how much.
 
     Raises:
         UserError: if they differ by more than the tolerance, or observations do not fit the policy.
@@ -53,15 +56,14 @@ def certify(
         theirs = np.stack([exported.act({k: v[i] for k, v in obs.items()}, noise[i]) for i in range(len(noise))])
     except PolicyError as error:
         raise UserError(f"the exported policy refuses the recorded data: {error}") from None
-    difference = np.abs(ours - theirs).max((0, 1))  # (A,)
-    span = action_span(policy)
-    relative = float((difference / np.where(span > 0, span, 1)).max())
+    difference = np.abs(ours - theirs)  # (N, H, A)
+    relative = float((difference / action_span(policy)).max())
     if not relative <= TOLERANCE:
         raise UserError(
             f"not exported: {backend} differs from torch by {relative:.1e} of the action range, "
             f"more than {TOLERANCE:.0e}; try another version of it"
         )
-    return {
+    certificate = {
         "max_difference": float(difference.max()),
         "max_relative_difference": relative,
         "tolerance": TOLERANCE,
@@ -70,11 +72,17 @@ def certify(
         "backend": backend,
         "torch": torch.__version__,
     }
+    if unrounded is not None:
+        moved = np.abs(ours - unrounded.act(cameras(obs), noise).numpy()) / action_span(policy)
+        rounding = {"mean_relative_difference": float(moved.mean()), "max_relative_difference": float(moved.max())}
+        certificate["rounding"] = rounding
+    return certificate
 
 
 def action_span(policy: Exportable) -> np.ndarray:
-    """Range of each action that the normaliser maps to [-1, 1]; shape (A,)."""
-    return 2 * center_half(policy, ACTION)[1]
+    """Range of each action that the normaliser maps to [-1, 1]; shape (A,); 1 for an action that never changes."""
+    half = center_half(policy, ACTION)[1]
+    return np.where(half > 0, 2 * half, 1)
 
 
 def _chosen(observations: Mapping[str, Tensor], cameras: Cameras, generator: torch.Generator) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("eval_verbs:evaluate", "measure a policy on seeded episodes, or on held-out data"),
     "compare": ("report_verbs:compare", "say whether one evaluation is better than another, and how sure"),
     "distill": ("train_verbs:distill", "train a one-step student of a policy"),
-    "export": ("deploy_verbs:export", "write a policy as one .onnx or .npz file with a parity certificate"),
+    "export": ("deploy_verbs:export", "write a policy as one .onnx, .npz or .c file with a parity certificate"),
     "run": ("deploy_verbs:run", "run an exported file in a fixed-rate control loop, without torch"),
     "report": ("report_verbs:report", "write one HTML page about a run"),
     "import": ("import_verbs:import_weights", "bring a policy of Diffusion Policy, LeRobot, DPPO or ReinFlow"),

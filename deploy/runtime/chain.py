@@ -44,9 +44,8 @@ class Chain:
 
     def __init__(self, arrays: Arrays, facts: dict[str, Any]) -> None:
         self.arrays = arrays
-        self.clip_data = np.inf if facts["clip_data"] is None else facts["clip_data"]
-        self.clip_mean = np.inf if facts.get("clip_mean") is None else facts["clip_mean"]
-        self.noise_clip = facts["noise_clip"]
+        bounds = (facts.get(key) for key in ("clip_data", "clip_mean", "noise_clip"))
+        self.clip_data, self.clip_mean, self.noise_clip = (np.inf if bound is None else bound for bound in bounds)
         self.names: list[str] = facts["observations"]
         self.first_tuned: int = facts["first_tuned"]
         self.rows: list[list[float]] = arrays["coefficients"].T.tolist()
@@ -147,4 +146,8 @@ def _gelu(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
 
 
-ACTIVATIONS = {"relu": _relu, "mish": _mish, "gelu": _gelu, "tanh": np.tanh}
+def _silu(x: Array) -> Array:
+    return x / (1 + np.exp(np.minimum(-x, 80)))
+
+
+ACTIVATIONS = {"relu": _relu, "mish": _mish, "gelu": _gelu, "tanh": np.tanh, "silu": _silu}

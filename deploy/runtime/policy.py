@@ -40,6 +40,8 @@ class Policy:
         Raises:
             PolicyError: if it is missing, corrupt, foreign or newer than this runtime.
         """
+        if Path(path).suffix == ".c":
+            raise PolicyError(f"{path} is C source: compile it into your program, or export to .onnx or .npz")
         try:
             content = Path(path).read_bytes()
         except OSError as error:

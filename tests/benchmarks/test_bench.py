@@ -30,6 +30,7 @@ def check(rows):
     [
         ("sampler/batch1/K1/", {"eager", "onnxruntime", "numpy", "diffusers"}),
         ("sampler/batch40/K1/", {"eager", "onnxruntime", "diffusers"}),
+        ("c/relu/K1/", {"float32", "bfloat16", "call", "onnxruntime", "numpy", "diffusers"}),
         ("env/Ant-v5", {"native", "gymnasium-sync", "gymnasium-async"}),
         ("rollout", {"K20"}),
         ("offpolicy/dql", {"dql"}),
@@ -50,9 +51,9 @@ def test_rows(name, expected):
 def test_a_unet_of_two_steps(monkeypatch):
     """Its rows, and the exported network's numbers in passing: exporting every step is what takes time."""
     policy = make_unet("small", steps=2)
-    exported = sampling._as_onnx(policy)
+    exported = sampling.as_onnx(policy)
     monkeypatch.setattr(sampling, "make_unet", lambda name: policy)
-    monkeypatch.setattr(sampling, "_as_onnx", lambda policy: exported)
+    monkeypatch.setattr(sampling, "as_onnx", lambda policy: exported)
     rows = [suite.as_dict(row) for row in suite.run(["unet/small"], TINY)]
     check(rows)
     found = {row["name"].rpartition("/")[2] for row in rows if row["name"].startswith("unet/small")}
