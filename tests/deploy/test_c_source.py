@@ -15,6 +15,7 @@ import torch
 from noisepilot.deploy import compiled
 from noisepilot.deploy.arrays import chain_arrays, chain_facts, pack, rounded
 from noisepilot.deploy.c_source import c_names, c_source, read_metadata
+from noisepilot.deploy.cameras import Cameras
 from noisepilot.deploy.compiled import build, find_compiler, load, play
 from noisepilot.deploy.export import describe, export
 from noisepilot.deploy.parity import action_span
@@ -74,7 +75,7 @@ POLICIES = {
 
 
 def text_of(policy, weights="float32"):
-    metadata = describe(policy) | {"chain": chain_facts(policy) | {"weights": weights}}
+    metadata = describe(policy, Cameras(policy.spec)) | {"chain": chain_facts(policy) | {"weights": weights}}
     return json.dumps(metadata).replace("-Infinity", "null").replace("Infinity", "null")
 
 
