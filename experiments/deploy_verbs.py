@@ -53,6 +53,8 @@ class Run:
     """stop after this many control steps in all"""
     seed: int = 0
     """of the first episode; the next ones count up"""
+    gate: Path | None = None
+    """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
     json: bool = False
     """print JSON"""
 
@@ -82,7 +84,7 @@ def export(argv: Sequence[str]) -> int:
 def run(argv: Sequence[str]) -> int:
     """`noisepilot run`; imports no torch. Returns the exit code."""
     config = parse(Run, argv, "noisepilot run")
-    from ..deploy.runtime import Policy, PolicyError, run_loop
+    from ..deploy.runtime import Gate, Policy, PolicyError, run_loop
     from ..envs import make_core
 
     try:
@@ -94,12 +96,15 @@ def run(argv: Sequence[str]) -> int:
             hz = policy.spec.control_hz if config.hz is None else config.hz
             if not hz > 0:
                 raise UserError(f"the control rate is {hz:g} Hz: give a positive one with --hz")
-            report = run_loop(policy, env, hz=hz, episodes=config.episodes, steps=config.steps, seed=config.seed)
+            gate = None if config.gate is None else Gate.load(config.gate, policy.spec, hz)
+            report = run_loop(
+                policy, env, hz=hz, episodes=config.episodes, steps=config.steps, seed=config.seed, gate=gate
+            )
         finally:
             env.close()
     except PolicyError as error:
         raise UserError(str(error)) from None
-    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), latency_line(report)]))
+    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), *_lines(report)]))
     return 0
 
 
@@ -111,6 +116,16 @@ def latency_line(report: Report) -> str:
     late = f" (by at most {report['late_ms_max']:.1f} ms)" if report["misses"] else ""
     held = f"   actions held {report['held']}" if report["held"] else ""
     return f"inference ms  {times}   {misses}{late}{held}"
+
+
+def _lines(report: Report) -> list[str]:
+    return [latency_line(report)] + ([gate_line(report["gate"])] if "gate" in report else [])
+
+
+def gate_line(gate: Report) -> str:
+    """What a gate did, in one line."""
+    events = "   ".join(f"{event} {count}" for event, count in gate["events"].items()) or "passed everything"
+    return f"gate  {events}   of {gate['steps']} steps" + (f"   latched by {gate['latched']}" if gate["latched"] else "")
 
 
 def _table(report: Report) -> list[str]:

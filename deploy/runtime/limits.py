@@ -35,7 +35,7 @@ class Limits:
     """largest change of the acceleration per second"""
     names: Sequence[str] = ()
     """of the elements; empty: "0", "1", ..."""
-    box: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    box: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """name -> (low, high): a workspace of elements that are positions; narrows `low` and `high`"""
 
     @classmethod

@@ -23,7 +23,7 @@ EPS = 2.0**-52
 SAME = 2.0**-30
 """relative difference that counts as rounding"""
 FOLLOW = 0.3
-"""share of each new difference in the velocity of what is asked for: less lags behind, more passes on its noise"""
+"""share of each new difference in the velocity of what is asked for: less lags behind, more passes noise on"""
 PRECISION = 1e-9
 SOLVER_STEPS = 60
 
@@ -60,19 +60,20 @@ class Axis:
         """Forget the motion; x is where the robot rests, if known."""
         self.x, self.v, self.a = x, 0.0, 0.0
         self.wanted: float | None = None  # the newest command that was asked for
-        self.follow = 0.0  # its velocity, smoothed
+        self.follow, self.step = 0.0, 0.0  # its velocity, smoothed and not
         self.on_track = True  # it was sent as it was
 
     def send(self, x: float, wanted: float | None) -> None:
         """Take note that x is sent; `wanted` was asked for, None: a stop."""
-        self.follow = 0.0 if wanted is None else self._follow(wanted)
+        self.follow, self.step = (0.0, 0.0) if wanted is None else self._follow(wanted)
         self.x, self.v, self.a = x, *self.after(x)
         self.wanted = wanted
         self.on_track = wanted is not None and abs(x - wanted) <= SAME * (abs(x) + abs(wanted))
 
     def retarget(self) -> None:
         """From now on someone else says what is wanted: the motion of what was wanted so far does not go on."""
-        self.wanted, self.follow, self.on_track = None, 0.0, self.x is None or self.v == self.a == 0
+        self.wanted, self.follow, self.step = None, 0.0, 0.0
+        self.on_track = self.x is None or self.v == self.a == 0
 
     def after(self, x: float) -> tuple[float, float]:
         """Velocity and acceleration once x is sent."""
@@ -99,7 +100,7 @@ class Axis:
         """
         if self.x is None:
             return self.clamp(y)
-        w, y = self._follow(y), self.clamp(y)
+        w, y = self._follow(y)[0], self.clamp(y)
         x1 = self._toward(self.x, y, w) if self.jerk == INF else self._toward_smoothly(self.x, y, w)
         return y if x1 == y else self._within(self.x, x1)
 
@@ -141,11 +142,13 @@ class Axis:
         end = x1 + self._rest_down(max(v1, 0.0))
         return lowest, max(0.0, end), end
 
-    def _follow(self, y: float) -> float:
+    def _follow(self, y: float) -> tuple[float, float]:
+        # Velocity of what is asked for, and its newest difference. A jump is no motion: two steps must agree.
         if self.wanted is None:
-            return 0.0
-        w = min(max((y - self.wanted) / self.h, -self.velocity), self.velocity)
-        return self.follow + min(max(FOLLOW * (w - self.follow), -self.dv), self.dv)
+            return 0.0, 0.0
+        new, old = min(max((y - self.wanted) / self.h, -self.velocity), self.velocity), self.step
+        agreed = min(new, old, key=abs) if new * old > 0 else 0.0
+        return self.follow + FOLLOW * (agreed - self.follow), new
 
     def _ramp(self, v: float, a: float, n: int) -> tuple[float, float]:
         """Displacement and velocity after n steps in which a falls by q each."""
@@ -194,7 +197,7 @@ class Axis:
         if (
             lowest - slack / h**2 <= a1 <= highest + slack / h**2
             and (self.on_track or self._stays(direct - w, a1))
-            and self._misses(y, direct, a1) <= slack
+            and self._misses(y, direct, a1) <= 32 * slack
         ):
             return y
 
