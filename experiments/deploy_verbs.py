@@ -125,7 +125,8 @@ def _lines(report: Report) -> list[str]:
 def gate_line(gate: Report) -> str:
     """What a gate did, in one line."""
     events = "   ".join(f"{event} {count}" for event, count in gate["events"].items()) or "passed everything"
-    return f"gate  {events}   of {gate['steps']} steps" + (f"   latched by {gate['latched']}" if gate["latched"] else "")
+    latched = f"   latched by {gate['latched']}" if gate["latched"] else ""
+    return f"gate  {events}   of {gate['steps']} steps{latched}"
 
 
 def _table(report: Report) -> list[str]:

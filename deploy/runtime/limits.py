@@ -16,7 +16,7 @@ from .spec import PolicyError, Spec
 
 HUGE = 1e30
 """numbers beyond are taken for infinite: their differences would overflow"""
-PerElement = Union[None, float, Sequence[Any], Mapping[str, Any]]  # evaluated, on Python 3.9 too
+PerElement = Union[None, int, float, Sequence[Any], Mapping[str, Any]]  # evaluated, on Python 3.9 too
 """one number for all elements, one for each (None: unbounded), or by name (the others are unbounded)"""
 Row = tuple[float, float, float, float, float]
 

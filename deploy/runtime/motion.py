@@ -197,7 +197,7 @@ class Axis:
         if (
             lowest - slack / h**2 <= a1 <= highest + slack / h**2
             and (self.on_track or self._stays(direct - w, a1))
-            and self._misses(y, direct, a1) <= 32 * slack
+            and self._misses(y, direct, a1) <= 16 * slack
         ):
             return y
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 # The folder by itself, as a robot has it: the type checks of this session's imports would take most of the time, and
 # would refuse the garbage that the gate must refuse.
-FOLDER = Path(__file__).parents[2] / "deploy" / "runtime"
-found = importlib.util.spec_from_file_location("robot", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)])
+FOLDER = str(Path(__file__).parents[2] / "deploy" / "runtime")
+found = importlib.util.spec_from_file_location("robot", FOLDER + "/__init__.py", submodule_search_locations=[FOLDER])
 runtime = sys.modules["robot"] = importlib.util.module_from_spec(found)
 found.loader.exec_module(runtime)
 Gate, Limits, PolicyError, Seen, Spec = runtime.Gate, runtime.Limits, runtime.PolicyError, runtime.Seen, runtime.Spec
 Workspace, Axis, INF = runtime.Workspace, sys.modules["robot.motion"].Axis, math.inf
 RATES = st.sampled_from([1.0, 10.0, 50.0, 333.0, 1000.0])
-ULPS = 4096
+ULPS = 8192
 """of the largest command, by which its differences may exceed a bound: positions are rounded at every step"""
 
 
@@ -40,11 +40,12 @@ def limits(draw, dim):
     return Limits(low, high, *rates)
 
 
-GARBAGE = st.sampled_from(
-    [None, "left", ["a", "b"], [], [1.0], [[1.0, 2.0]], [1.0, 2.0, 3.0], [math.nan, 0.0], [0.0, math.inf], [1e300, 0.0]]
-    + [[True, False], [1j, 0], [10**400, 0], [None, 1.0], {"a": 1}, object(), b"xy", ["1", "2"], np.zeros((2, 1))]
-    + [np.array([1e25, -1e25], np.float32), 3.5]
-)
+NOT_TWO_NUMBERS = [
+    *(None, "left", b"xy", 3.5, object(), {"a": 1}, [], [1.0], [1.0, 2.0, 3.0], [[1.0, 2.0]], np.zeros((2, 1))),
+    *(["a", "b"], ["1", "2"], [None, 1.0], [True, False], [1j, 0], [[1.0], [2.0, 3.0]]),
+    *([math.nan, 0.0], [0.0, math.inf], [1e300, 0.0], [10**400, 0]),
+]
+GARBAGE = st.sampled_from([*NOT_TWO_NUMBERS, np.array([1e25, -1e25], np.float32)])
 
 
 @st.composite
@@ -206,7 +207,7 @@ def moving(**options):
     return gate, commands[-1]
 
 
-@pytest.mark.parametrize("action", [None, "left", [1.0], [math.nan, 0.0], [[0.3, 0.1]], [1e300, 0.0], [True, False]])
+@pytest.mark.parametrize("action", NOT_TWO_NUMBERS, ids=repr)
 def test_an_invalid_action_is_not_sent_and_the_newest_is_held(action):
     gate, last = moving()
     for _ in range(12):
@@ -239,7 +240,7 @@ def test_ramp_to_a_safe_action():
     gate, _ = moving(stale_s=0.1, safe=[1.0, 1.0])
     commands = play(gate, [[5.0, 5.0]] * 60, obs_age_s=1.0)
     np.testing.assert_array_equal(commands[-1], [1.0, 1.0])
-    assert excess(commands[20:], 10, [(-9, 9, 1, 2, INF)] * 2) >= 0
+    assert np.abs(np.diff(commands, 2, axis=0) * 100).max() < 2 + 1e-9
 
 
 def test_a_callback_says_where_to_go_and_may_fail():
@@ -256,7 +257,7 @@ def test_a_callback_says_where_to_go_and_may_fail():
     for broken in (lambda trip, last: None, lambda trip, last: 1 / 0, lambda trip, last: [math.nan, 0]):
         gate, last = moving(stale_s=0.1, reactions={"stale": broken})
         commands = play(gate, [[5.0, 5.0]] * 4, obs_age_s=1.0)
-        np.testing.assert_allclose(commands[-1], last + [0.04, -0.04])
+        np.testing.assert_allclose(commands[-1] - last, [0.04, -0.04])
 
 
 def test_the_strictest_reaction_wins():
@@ -315,7 +316,7 @@ def test_quantiles_are_preferred_to_the_range():
     facts.observations["state"].clear()
     with pytest.raises(PolicyError, match="does not say which 'state' training has seen"):
         Seen.from_spec(facts)
-    with pytest.raises(PolicyError, match="ood needs margin >= 0 and steps >= 1, got 0.5 and 0"):
+    with pytest.raises(PolicyError, match=r"ood needs margin >= 0 and steps >= 1, got 0.5 and 0"):
         Seen({}, steps=0)
 
 
@@ -333,7 +334,7 @@ def test_no_command_leaves_the_workspace(wishes, rates):
     gate.start([-0.7, 1.4])
     commands = np.array([[-0.7, 1.4], *play(gate, [action for action, _ in wishes])])
     assert all(workspace.contains(command) for command in commands)
-    assert excess(commands, 20, gate.axes and Limits([-3.0] * 2, [3.0] * 2, *rates).rows()) < ULPS
+    assert excess(commands, 20, Limits([-3.0] * 2, [3.0] * 2, *rates).rows()) < ULPS
 
 
 def test_workspace_refuses_and_brakes():
@@ -401,7 +402,8 @@ def test_a_gate_from_a_file(tmp_path):
     facts = {"velocity": {"x": 0.5}, "acceleration": [5.0, None], "box": {"x": [-0.5, 2]}, "stale_s": 0.1}
     path.write_text(json.dumps({**facts, "ood": {"steps": 2}, "reactions": {"ood": "stop"}, "safe": [0.0, 0.0]}))
     gate = Gate.load(path, spec(), 50.0)
-    assert [(a.low, a.high, a.velocity, a.acceleration) for a in gate.axes] == [(-0.5, 1, 0.5, 5), (-INF, INF, INF, INF)]
+    x, grip = ((axis.low, axis.high, axis.velocity, axis.acceleration) for axis in gate.axes)
+    assert (x, grip) == ((-0.5, 1, 0.5, 5), (-INF, INF, INF, INF))
     assert gate.seen.steps == 2
     for text, message in (
         ('{"speed": 1}', "gate.json has an unknown key 'speed': known are velocity, acceleration"),
@@ -417,5 +419,5 @@ def test_a_gate_from_a_file(tmp_path):
         with pytest.raises(PolicyError, match=message) as error:
             Gate.load(path, spec(), 50.0)
         assert "\n" not in str(error.value)
-    with pytest.raises(PolicyError, match="cannot read .*: No such file"):
+    with pytest.raises(PolicyError, match=r"cannot read .*: No such file"):
         Gate.load(tmp_path / "none.json", spec(), 50.0)
