@@ -37,6 +37,7 @@ def export(
     path: str | Path,
     *,
     observations: Mapping[str, Tensor] | None = None,
+    quantiles: Mapping[str, Mapping[str, Any]] | None = None,
     provenance: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -46,6 +47,7 @@ def export(
         policy: any device and precision; the file is float32.
         path: ends in `.onnx` or `.npz`.
         observations: recorded physical ones for the certificate, name -> (N, T, D); drawn if None.
+        quantiles: of recorded observations, name -> `q01` and `q99`, lists of D; they join the specification.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
 
@@ -62,6 +64,8 @@ def export(
         "provenance": dict(provenance),
         "evaluation": evaluation and dict(evaluation),
     }
+    for name, facts in (quantiles or {}).items():
+        metadata["observations"][name].update(facts)
     metadata, write, backend = _FORMATS[path.suffix](policy, metadata)
     exported = ExportedPolicy.from_bytes(write(_text(metadata)), path.name)
     metadata["parity"] = certify(policy, exported, observations, backend)

@@ -33,7 +33,8 @@ class Export:
     out: Path = Path("policy.onnx")
     """ends in .onnx (for onnxruntime) or .npz (for numpy alone)"""
     data: str = ""
-    """dataset whose observations the parity certificate uses; without it they are drawn"""
+    """dataset whose observations the parity certificate uses, and whose quantiles the file states; without it
+    observations are drawn"""
     eval: Path | None = None
     """ledger of an evaluation whose result goes into the file"""
 
@@ -74,6 +75,7 @@ def export(argv: Sequence[str]) -> int:
         policy,
         config.out,
         observations=None if data is None else _recorded(data, policy),
+        quantiles=None if data is None else _quantiles(data, policy),
         provenance=_provenance(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
     )
@@ -163,6 +165,11 @@ def _recorded(episodes: Episodes, policy: Exportable) -> dict[str, Any]:
     chunks = Chunks(episodes.observing(policy.spec.obs), policy.spec.horizon, policy.spec.n_obs_steps)
     rows = torch.linspace(0, len(chunks) - 1, min(RECORDED, len(chunks))).long()
     return dict(chunks.batch(rows).obs)
+
+
+def _quantiles(episodes: Episodes, policy: Exportable) -> dict[str, dict[str, list[float]]]:
+    stats = {name: episodes.stats(f"observation.{name}") for name in policy.spec.obs}
+    return {name: {"q01": s.q01.tolist(), "q99": s.q99.tolist()} for name, s in stats.items()}
 
 
 def _provenance(folder: Path, data: Episodes | None) -> dict[str, Any]:

@@ -252,7 +252,7 @@ class Gate:
             array = np.asarray(action)
             if array.shape != (len(self.axes),) or array.dtype.kind not in "fiu":
                 return None
-            values = [float(value) for value in array.tolist()]
+            values = array.astype(np.float64).tolist()
         except Exception:  # strange objects throw strange errors
             return None
         return values if all(abs(value) < HUGE for value in values) else None  # NaN is not

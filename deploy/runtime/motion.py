@@ -175,14 +175,16 @@ class Axis:
     def _toward(self, x: float, y: float, w: float) -> float:
         # Without a bound on jerk everything is an interval of the next velocity.
         h, dv, top = self.h, self.dv, self.velocity
-        below, above = -fastest(x - self.low, dv, h), fastest(self.high - x, dv, h)
         lowest, highest = max(self.v - dv, -top), min(self.v + dv, top)
         direct, slack = (y - x) / h, 8 * EPS * (abs(x) + abs(y)) / h
+        room = self.high - x if direct > 0 else x - self.low
         if (
-            max(lowest, below) - slack <= direct <= min(highest, above) + slack
+            lowest - slack <= direct <= highest + slack
+            and abs(direct) <= fastest(room, dv, h) + slack
             and (self.on_track or abs(direct - w) <= dv)
-        ):  # fmt: skip
+        ):
             return y
+        below, above = -fastest(x - self.low, dv, h), fastest(self.high - x, dv, h)
         closing = w + fastest(y - h * w - x, dv, h)
         return x + h * min(max(closing, lowest, below), highest, above)
 

@@ -69,6 +69,9 @@ def test_export_with_recorded_observations(folder, tmp_path, capsys):
     assert export([str(find_policy(folder)), "--out", str(out), "--data", str(tmp_path / "data")]) == 0
     assert "15 observations (recorded)" in capsys.readouterr().out
     assert Policy.load(out).metadata["provenance"]["parity_data_hash"]
+    state = Policy.load(out).spec.observations["state"]
+    assert len(state["q01"]) == 4
+    assert all(low < high for low, high in zip(state["q01"], state["q99"], strict=True))
 
 
 def test_run_without_torch(exported):
