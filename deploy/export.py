@@ -44,6 +44,7 @@ def export(
     *,
     observations: Mapping[str, Tensor] | None = None,
     cameras: Mapping[str, Size] | None = None,
+    quantiles: Mapping[str, Mapping[str, Any]] | None = None,
     provenance: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
     precision: Precision = "float32",
@@ -56,6 +57,7 @@ def export(
         observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None, and where
             `cameras` gives pictures of another size.
         cameras: (height, width) of what the robot's cameras give, by name, where the file shall resize it.
+        quantiles: of recorded observations, name -> `q01` and `q99`, lists of D; they join the specification.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
         precision: of the weights in a `.c` file; the certificate then compares with the policy of rounded weights,
@@ -77,6 +79,8 @@ def export(
         "provenance": dict(provenance),
         "evaluation": evaluation and dict(evaluation),
     }
+    for name, facts in (quantiles or {}).items():
+        metadata["observations"][name].update(facts)
     form = _FORMATS[path.suffix](policy, seen, metadata, precision)
     exported = form.play(form.write(_text(form.metadata)), path.name)
     held = policy if form.policy is None else form.policy

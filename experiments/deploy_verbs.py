@@ -34,7 +34,8 @@ class Export:
     out: Path = Path("policy.onnx")
     """ends in .onnx (for onnxruntime), .npz (for numpy alone) or .c (C source, for any compiler)"""
     data: str = ""
-    """dataset whose observations the parity certificate uses; without it they are drawn"""
+    """dataset whose observations the parity certificate uses, and whose quantiles the file states; without it
+    observations are drawn"""
     camera_size: tuple[str, ...] = ()
     """NAME=HEIGHTxWIDTH of what the robot's camera gives; the file resizes it to what the policy sees"""
     eval: Path | None = None
@@ -58,6 +59,8 @@ class Run:
     """stop after this many control steps in all"""
     seed: int = 0
     """of the first episode; the next ones count up"""
+    gate: Path | None = None
+    """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
     json: bool = False
     """print JSON"""
 
@@ -78,6 +81,7 @@ def export(argv: Sequence[str]) -> int:
         config.out,
         observations=None if data is None else _recorded(data, policy),
         cameras=dict(map(_camera_size, config.camera_size)),
+        quantiles=None if data is None else _quantiles(data, policy),
         provenance=_provenance(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
         precision=config.precision,
@@ -89,7 +93,7 @@ def export(argv: Sequence[str]) -> int:
 def run(argv: Sequence[str]) -> int:
     """`noisepilot run`; imports no torch. Returns the exit code."""
     config = parse(Run, argv, "noisepilot run")
-    from ..deploy.runtime import Policy, PolicyError, run_loop
+    from ..deploy.runtime import Gate, Policy, PolicyError, run_loop
     from ..envs import make_core
 
     try:
@@ -101,12 +105,15 @@ def run(argv: Sequence[str]) -> int:
             hz = policy.spec.control_hz if config.hz is None else config.hz
             if not hz > 0:
                 raise UserError(f"the control rate is {hz:g} Hz: give a positive one with --hz")
-            report = run_loop(policy, env, hz=hz, episodes=config.episodes, steps=config.steps, seed=config.seed)
+            gate = None if config.gate is None else Gate.load(config.gate, policy.spec, hz)
+            report = run_loop(
+                policy, env, hz=hz, episodes=config.episodes, steps=config.steps, seed=config.seed, gate=gate
+            )
         finally:
             env.close()
     except PolicyError as error:
         raise UserError(str(error)) from None
-    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), latency_line(report)]))
+    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), *_lines(report)]))
     return 0
 
 
@@ -118,6 +125,17 @@ def latency_line(report: Report) -> str:
     late = f" (by at most {report['late_ms_max']:.1f} ms)" if report["misses"] else ""
     held = f"   actions held {report['held']}" if report["held"] else ""
     return f"inference ms  {times}   {misses}{late}{held}"
+
+
+def _lines(report: Report) -> list[str]:
+    return [latency_line(report)] + ([gate_line(report["gate"])] if "gate" in report else [])
+
+
+def gate_line(gate: Report) -> str:
+    """What a gate did, in one line."""
+    events = "   ".join(f"{event} {count}" for event, count in gate["events"].items()) or "passed everything"
+    latched = f"   latched by {gate['latched']}" if gate["latched"] else ""
+    return f"gate  {events}   of {gate['steps']} steps{latched}"
 
 
 def _table(report: Report) -> list[str]:
@@ -166,6 +184,14 @@ def _recorded(episodes: Episodes, policy: Exportable) -> dict[str, Any]:
     chunks = Chunks(episodes.observing(policy.spec.obs), policy.spec.horizon, policy.spec.n_obs_steps)
     rows = torch.linspace(0, len(chunks) - 1, min(RECORDED, len(chunks))).long()
     return dict(chunks.batch(rows).obs)
+
+
+def _quantiles(episodes: Episodes, policy: Exportable) -> dict[str, dict[str, list[float]]]:
+    from ..spec import split_pictures
+
+    _, flat = split_pictures(policy.spec.obs)
+    stats = {name: episodes.stats(f"observation.{name}") for name in flat}
+    return {name: {"q01": s.q01.tolist(), "q99": s.q99.tolist()} for name, s in stats.items()}
 
 
 def _provenance(folder: Path, data: Episodes | None) -> dict[str, Any]:

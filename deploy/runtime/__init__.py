@@ -8,8 +8,10 @@ chunk = policy.act({"state": state[None]})  # (T, D) -> (H, A), physical units
 
 from __future__ import annotations
 
+from .gate import Gate, Gated
+from .limits import Limits, Seen, Workspace
 from .loop import run_loop
 from .policy import Policy
 from .spec import PolicyError, Spec
 
-__all__ = ["Policy", "PolicyError", "Spec", "run_loop"]
+__all__ = ["Gate", "Gated", "Limits", "Policy", "PolicyError", "Seen", "Spec", "Workspace", "run_loop"]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .gate import Gate
 from .pace import Pace
 from .policy import Policy
 from .spec import PolicyError
@@ -36,6 +37,7 @@ def run_loop(
     episodes: int = 1,
     steps: int | None = None,
     seed: int = 0,
+    gate: Gate | None = None,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
@@ -50,38 +52,43 @@ def run_loop(
         episodes: how many, with seeds `seed`, `seed` + 1, ...
         steps: stop after this many control steps in all.
         seed: of the first episode.
+        gate: what every action passes before it is sent; also what the policy refuses to act on is then its
+            business. While it is latched no new episode begins.
         clock: seconds; only differences matter.
         sleep: waits for seconds, by the same clock.
 
     Returns:
         JSON values: rates, `inference_ms` (p50, p95, p99, max, count), `misses` and the largest lateness,
-        `held` (steps whose action was not finite and repeated the one before), one entry per episode.
+        `held` (steps whose action was not finite and repeated the one before), one entry per episode; with a
+        gate `gate`, its report.
 
     Raises:
-        PolicyError: if observations do not fit, or the very first action is not finite.
+        PolicyError: if observations do not fit, the very first action is not finite, or the gate has another rate.
     """
     if hz <= 0 or episodes < 1:
         raise PolicyError(f"hz {hz} and episodes {episodes} must be positive")
+    if gate is not None and gate.hz != hz:
+        raise PolicyError(f"the gate was made for {gate.hz:g} Hz, the loop runs at {hz:g} Hz: make both equal")
     record = Record()
     budget = sys.maxsize if steps is None else steps
     for episode_seed in range(seed, seed + episodes):
-        if record.steps >= budget:
+        if record.steps >= budget or (gate is not None and gate.latched):
             break
-        player = Player(policy, env.reset([episode_seed]), episode_seed, clock, record.inference_s)
+        player = Player(policy, env.reset([episode_seed]), episode_seed, clock, record.inference_s, gate)
         if episode_seed == seed:
             player.warm_up()
         with no_garbage_collection():
             record.episodes.append(_play(player, env, Pace(hz, clock, sleep), record, budget, episode_seed))
-    return record.report(hz)
+    return record.report(hz) if gate is None else {**record.report(hz), "gate": gate.report()}
 
 
 def _play(
     player: Player, env: Any, pace: Pace, record: Record, budget: int, seed: int
 ) -> dict[str, int | float | None]:
     total, length, success = 0.0, 0, None
-    ended, lost = False, False
+    ended, lost, late = False, False, 0.0
     while not ended and record.steps < budget:
-        step = env.step(player.next_action()[None, None])
+        step = env.step(player.next_action(late)[None, None])
         player.observe({name: value[:, -1] for name, value in step.obs.items()})
         total += float(step.reward[0, 0])
         length += 1
@@ -89,7 +96,8 @@ def _play(
             success = max(success or 0.0, float(step.signals["success"][0, 0]))
         ended = bool(step.terminated[0, 0] or step.truncated[0, 0])
         lost = ended and hasattr(step, "valid") and not step.valid[0, 0]
-        record.late_s.append(pace.wait())
+        late = pace.wait()
+        record.late_s.append(late)
     record.paced_s += pace.clock() - pace.start
     record.held += player.held
     if lost:
@@ -101,24 +109,41 @@ class Player:
     """One episode's history of observations and the chunk that is being played."""
 
     def __init__(
-        self, policy: Policy, obs: Obs, seed: int, clock: Callable[[], float], inference_s: list[float]
+        self,
+        policy: Policy,
+        obs: Obs,
+        seed: int,
+        clock: Callable[[], float],
+        inference_s: list[float],
+        gate: Gate | None = None,
     ) -> None:
-        self.policy, self.clock, self.inference_s = policy, clock, inference_s
+        self.policy, self.clock, self.inference_s, self.gate = policy, clock, inference_s, gate
         self.generator = np.random.default_rng([NOISE_STREAM, seed])
         self.history: deque[Obs] = deque([obs] * policy.spec.n_obs_steps, policy.spec.n_obs_steps)
         self.queue: deque[np.ndarray] = deque()
         self.last: np.ndarray | None = None
         self.held = 0
+        self.seen_at = clock()
+        if gate is not None:
+            gate.start()
 
     def observe(self, obs: Obs) -> None:
         """Take note of name -> (1, D)."""
         self.history.append(obs)
+        self.seen_at = self.clock()
 
-    def next_action(self) -> np.ndarray:
-        """The action (A,) to execute now; an action that is not finite is replaced by the one before."""
-        if not self.queue:
-            self.queue.extend(self._plan()[: self.policy.spec.n_action_steps])
-        action = self.queue.popleft()
+    def next_action(self, late_s: float = 0.0) -> np.ndarray:
+        """The action (A,) to execute now: what the gate makes of it, or else the one before if it is not finite.
+
+        `late_s`: by how much the deadline before was missed.
+        """
+        if self.gate is not None:
+            try:
+                action = self._planned()
+            except PolicyError:  # of an observation that is not finite, say: no reason to fall silent
+                action = None
+            return self.gate.step(action, self.history[-1], self.clock() - self.seen_at, late_s).action
+        action = self._planned()
         if np.isfinite(action).all():
             self.last = action
             return action
@@ -126,6 +151,11 @@ class Player:
             raise PolicyError("the first action is not finite and there is none before it to hold: check the policy")
         self.held += 1
         return self.last
+
+    def _planned(self) -> np.ndarray:
+        if not self.queue:
+            self.queue.extend(self._plan()[: self.policy.spec.n_action_steps])
+        return self.queue.popleft()
 
     def warm_up(self) -> None:
         """Decide a few times without effect: first calls allocate."""

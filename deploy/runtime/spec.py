@@ -21,7 +21,8 @@ class Spec:
     """What the policy consumes and produces, in physical units."""
 
     observations: Mapping[str, Mapping[str, Any]]
-    """name -> shape (T, D), names, unit, limits `low`, `high`, range in training `seen_low`, `seen_high`"""
+    """name -> shape (T, D), names, unit, limits `low`, `high`, range in training `seen_low`, `seen_high`, and maybe
+    its 1 % and 99 % quantiles `q01`, `q99`"""
     action: Mapping[str, Any]
     """the same with shape (H, A); limits are None where unbounded"""
     noise_shape: tuple[int, int, int]

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from noisepilot.deploy.runtime import PolicyError, run_loop
+from noisepilot.deploy.runtime import Gate, Limits, PolicyError, Seen, run_loop
 from noisepilot.deploy.runtime.pace import Pace
 
 from .toys import Clock, Counter, Planner
@@ -90,3 +90,52 @@ def test_garbage_collection_rests_only_while_the_clock_runs():
 def test_bad_rates():
     with pytest.raises(PolicyError, match="must be positive"):
         play(Planner(), Counter(4), Clock(), hz=0.0)
+
+
+# With a gate
+
+
+def test_the_gate_decides_what_is_sent():
+    env = Counter(8)
+    gate = Gate(Limits([-9.0], [9.0], velocity=5.0), 10.0)  # 0.5 per step
+    report = play(Planner(bad=(2,)), env, Clock(), gate=gate)
+    assert env.actions == [0, 0.5, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert report["held"] == 0
+    assert report["gate"] == {"steps": 8, "events": {"invalid": 1, "velocity": 6}, "latched": None}
+    with pytest.raises(PolicyError, match=r"the gate was made for 10 Hz, the loop runs at 20 Hz"):
+        play(Planner(), env, Clock(), gate=gate, hz=20.0)
+
+
+def test_the_gate_learns_of_age_and_lateness():
+    clock = Clock()
+    costs = iter([0.0, 0.15, 0.0, 0.0])
+    gate = Gate(Limits([-9.0], [9.0]), 10.0, late_s=0.01)
+    play(Planner(), Counter(4, cost=lambda: clock.spend(next(costs))), clock, gate=gate)
+    assert gate.counts == {"late": 1}
+    planning = iter([0.0, 0.25])
+    gate = Gate(Limits([-9.0], [9.0]), 10.0, stale_s=0.2)
+    play(Planner(cost=lambda: clock.spend(next(planning))), Counter(4), clock, gate=gate)
+    assert gate.counts == {"stale": 1}
+
+
+def test_what_the_policy_refuses_is_the_gates_business():
+    class Broken(Counter):
+        def step(self, action):
+            step = super().step(action)
+            step.obs["state"] *= float("nan") if self.count == 2 else 1.0
+            return step
+
+    env = Broken(6)
+    gate = Gate(Limits([-9.0], [9.0]), 10.0)
+    play(Planner(), env, Clock(), gate=gate)
+    assert env.actions == [0, 1, 1, 2, 3, 4]
+    assert gate.counts == {"invalid": 1}
+
+
+def test_no_episode_begins_behind_a_latched_gate():
+    env = Counter(3)
+    gate = Gate(Limits([-9.0], [9.0]), 10.0, seen=Seen({"state": ([0.0], [1.0])}), reactions={"ood": "stop"})
+    report = play(Planner(), env, Clock(), gate=gate, episodes=5)
+    assert env.seeds == [0]
+    assert env.actions == [0, 1, 1]
+    assert report["gate"]["latched"] == "ood"

@@ -8,7 +8,7 @@ import pytest
 
 from noisepilot.deploy.runtime import Policy
 from noisepilot.errors import UserError
-from noisepilot.experiments.deploy_verbs import export, latency_line, run
+from noisepilot.experiments.deploy_verbs import export, gate_line, latency_line, run
 from noisepilot.policies import save_policy
 from noisepilot.policies.storage import find_policy
 from noisepilot.spec import ArraySpec
@@ -69,6 +69,9 @@ def test_export_with_recorded_observations(folder, tmp_path, capsys):
     assert export([str(find_policy(folder)), "--out", str(out), "--data", str(tmp_path / "data")]) == 0
     assert "15 observations (recorded)" in capsys.readouterr().out
     assert Policy.load(out).metadata["provenance"]["parity_data_hash"]
+    state = Policy.load(out).spec.observations["state"]
+    assert len(state["q01"]) == 4
+    assert all(low < high for low, high in zip(state["q01"], state["q99"], strict=True))
 
 
 def test_run_without_torch(exported):
@@ -88,6 +91,26 @@ def test_run_prints_episodes_and_one_latency_line(exported, capsys):
     assert lines[1].split()[0] == "3"
     assert lines[-1].startswith("inference ms  p50 ")
     assert "/10 at 1000.0 Hz" in lines[-1]
+
+
+def test_run_behind_a_gate(exported, tmp_path, capsys):
+    path = tmp_path / "gate.json"
+    path.write_text(json.dumps({"velocity": 2, "acceleration": 50.0, "stale_s": 5.0}))
+    words = [str(exported), "--env", ENV, "--hz", "200", "--steps", "12", "--gate", str(path)]
+    assert run(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("gate  ")
+    assert run([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gate"]["steps"] == 12
+    path.write_text('{"speed": 1}')
+    with pytest.raises(UserError, match="has an unknown key 'speed'"):
+        run(words)
+
+
+def test_gate_line():
+    gate = {"steps": 9, "events": {}, "latched": None}
+    assert gate_line(gate) == "gate  passed everything   of 9 steps"
+    gate = {"steps": 9, "events": {"invalid": 2, "stale": 1}, "latched": "stale"}
+    assert gate_line(gate) == "gate  invalid 2   stale 1   of 9 steps   latched by stale"
 
 
 def test_latency_line():
