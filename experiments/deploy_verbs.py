@@ -14,6 +14,7 @@ import tyro
 from ..errors import UserError
 from .cli import parse
 from .env_ref import EnvRef
+from .serve_verb import read_token
 
 if TYPE_CHECKING:
     from ..datasets.episodes import Episodes
@@ -42,8 +43,8 @@ class Export:
 class Run:
     """Play an exported policy in an environment at a fixed rate and measure latency."""
 
-    policy: tyro.conf.Positional[Path]
-    """file written by `noisepilot export`"""
+    policy: tyro.conf.Positional[str]
+    """file written by `noisepilot export`, or address of `noisepilot serve`, such as ws://127.0.0.1:8000"""
     env: EnvRef = field(default_factory=EnvRef)
     """empty: the one the policy was made for"""
     hz: float | None = None
@@ -53,6 +54,8 @@ class Run:
     """stop after this many control steps in all"""
     seed: int = 0
     """of the first episode; the next ones count up"""
+    token_file: Path | None = None
+    """file with the word that the server wants"""
     json: bool = False
     """print JSON"""
 
@@ -82,11 +85,11 @@ def export(argv: Sequence[str]) -> int:
 def run(argv: Sequence[str]) -> int:
     """`noisepilot run`; imports no torch. Returns the exit code."""
     config = parse(Run, argv, "noisepilot run")
-    from ..deploy.runtime import Policy, PolicyError, run_loop
+    from ..deploy.runtime import PolicyError, open_policy, run_loop
     from ..envs import make_core
 
     try:
-        policy = Policy.load(config.policy)
+        policy = open_policy(config.policy, token=read_token(config.token_file))
         ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
         env = make_core(ref.id, 1, **ref.kwargs)
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from .loop import run_loop
 from .policy import Policy
-from .remote import RemotePolicy
+from .remote import RemotePolicy, open_policy
 from .spec import PolicyError, Spec
 
-__all__ = ["Policy", "PolicyError", "RemotePolicy", "Spec", "run_loop"]
+__all__ = ["Policy", "PolicyError", "RemotePolicy", "Spec", "open_policy", "run_loop"]

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,20 @@ class RemotePolicy(Policy):
         difference = mismatch(self.spec, asdict(spec), "here") if spec is not None else None
         if difference:
             raise PolicyError(f"{self._link.address} serves another policy: {difference}")
+
+
+def open_policy(where: str | Path, *, token: str | None = None) -> Policy:
+    """A file's policy, or a server's if `where` begins with `ws://` or `wss://`.
+
+    Raises:
+        PolicyError: as `Policy.load` and `RemotePolicy`.
+    """
+    return RemotePolicy(str(where), token=token) if is_address(where) else Policy.load(where)
+
+
+def is_address(where: str | Path) -> bool:
+    """Whether this names a server, not a file."""
+    return str(where).startswith(("ws://", "wss://"))
 
 
 def _actions(answer: bytes, number: int | None, shape: tuple[int, ...]) -> Array:

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import http
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,6 +76,7 @@ class Server:
             warm_up(policy, self.settings.max_batch)
         except InferenceError as error:
             raise UserError(f"{error}: if it takes one observation at a time, say --max-batch 1") from None
+        self._batcher = Batcher(policy, self.settings.max_batch, self.metrics)
         own = {"protocol": PROTOCOL, "rows": self.settings.max_batch, "digest": policy.digest}
         self._welcome = pack({**policy.metadata, OWN: own})
 
@@ -87,10 +89,8 @@ class Server:
         from websockets.asyncio.server import serve
 
         settings = self.settings
-        self._batcher = Batcher(self.policy, settings.max_batch, self.metrics)
-        inference = asyncio.create_task(self._batcher.run())
         try:
-            async with serve(
+            listening = await serve(
                 self._connection,
                 settings.host,
                 settings.port,
@@ -102,16 +102,17 @@ class Server:
                 max_queue=1,
                 process_request=self._admit,
                 logger=_silent(),
-            ) as server:
-                ready(server.sockets[0].getsockname()[1])
-                await stop.wait()
+            )
         except OSError as error:
-            where = f"{settings.host}:{settings.port}"
-            raise UserError(f"cannot listen on {where} ({error.strerror}): give another --host or --port") from None
-        finally:
-            inference.cancel()
-            with suppress(asyncio.CancelledError):
-                await inference
+            where, why = f"{settings.host}:{settings.port}", os.strerror(error.errno or 0)
+            raise UserError(f"cannot listen on {where} ({why}): give another --host or --port") from None
+        inference = asyncio.create_task(self._batcher.run())
+        async with listening:
+            ready(listening.sockets[0].getsockname()[1])
+            await stop.wait()
+        inference.cancel()
+        with suppress(asyncio.CancelledError):
+            await inference
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         path = urlsplit(request.path).path
