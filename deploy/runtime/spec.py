@@ -74,7 +74,9 @@ def mismatch(spec: Spec, wanted: Mapping[str, Any], whose: str) -> str | None:
     observations = wanted.get("observations", {})
     if observations and (missing := [name for name in spec.observations if name not in observations]):
         return f"it needs observation '{missing[0]}', {whose} are {', '.join(map(repr, observations))}"
-    arrays = [(f"observation '{name}'", spec.observations[name], observations.get(name, {})) for name in spec.observations]
+    arrays = [
+        (f"observation '{name}'", spec.observations[name], observations.get(name, {})) for name in spec.observations
+    ]
     for what, ours, theirs in [*arrays, ("action", spec.action, wanted.get("action", {}))]:
         for key in ("shape", "names", "unit", "convention"):
             a, b = _plain(ours.get(key)), _plain(theirs.get(key))

@@ -94,7 +94,9 @@ def _expected(frame: bytes) -> Mapping[str, Any]:
     if list(whole) != [OWN] or list(whole[OWN]) != ["expects"]:
         raise WireError(f"a message with 'expects' holds nothing else: {{'{OWN}': {{'expects': {{...}}}}}}")
     expects = whole[OWN]["expects"]
-    arrays = [expects.get("action", {}), *_values(expects.get("observations", {}))] if isinstance(expects, dict) else [0]
+    arrays = (
+        [expects.get("action", {}), *_values(expects.get("observations", {}))] if isinstance(expects, dict) else [0]
+    )
     hz = expects.get("control_hz", 0) if isinstance(expects, dict) else 0
     if not all(isinstance(array, dict) for array in arrays) or not isinstance(hz, (int, float)):
         raise WireError("'expects' has 'observations' (name -> shape, names, unit), 'action' and 'control_hz'")
@@ -103,4 +105,3 @@ def _expected(frame: bytes) -> Mapping[str, Any]:
 
 def _values(mapping: Any) -> list[Any]:
     return list(mapping.values()) if isinstance(mapping, dict) else [mapping]
-

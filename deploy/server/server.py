@@ -162,7 +162,7 @@ class Server:
                     frame = await connection.recv()
             except TimeoutError:
                 self.metrics.errors["idle"] += 1
-                await connection.close(1008, f"no message within {self.settings.idle_s:g} s")
+                await connection.close(1001, f"no message within {self.settings.idle_s:g} s")
                 return
             start = time.perf_counter()
             self.metrics.requests += 1
