@@ -118,7 +118,7 @@ def _resident_mb(process: int) -> float:
 
 @contextmanager
 def _server(path: Path) -> Iterator[tuple[str, int]]:
-    command = [sys.executable, "-m", __package__.partition(".")[0], "serve", str(path), "--port", "0"]
+    command = [sys.executable, "-m", "noisepilot", "serve", str(path), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
