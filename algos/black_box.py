@@ -35,7 +35,7 @@ class Remote:
     """
 
     def __init__(
-        self, fn: Fn, spec: PolicySpec, noise_shape: tuple[int, ...], normalizer: Normalizer | None = None
+        self, fn: Fn, spec: PolicySpec, noise_shape: tuple[int, int, int], normalizer: Normalizer | None = None
     ) -> None:
         self.fn, self.spec, self.noise_shape = fn, spec, noise_shape
         self.normalizer = normalizer if normalizer is not None else _from_limits(spec)
@@ -87,18 +87,22 @@ class Remote:
 
 
 class Exported(Remote):
-    """A file written by `noisepilot export`, played by its runtime: onnxruntime or numpy.
+    """A file written by `noisepilot export`, played by its runtime: onnxruntime or numpy; or by `noisepilot serve`.
+
+    Args:
+        path: of the file, or the server's address, such as `ws://127.0.0.1:8000`.
+        token: that the server wants.
 
     Raises:
-        UserError: if the file cannot be played.
+        UserError: if the file cannot be played, or the server refuses.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        from ..deploy.runtime.policy import Policy as Player
+    def __init__(self, path: str | Path, *, token: str | None = None) -> None:
+        from ..deploy.runtime.remote import open_policy
         from ..deploy.runtime.spec import PolicyError
 
         try:
-            player = Player.load(path)
+            player = open_policy(path, token=token)
         except PolicyError as error:
             raise UserError(str(error)) from None
         facts = player.spec
@@ -115,7 +119,15 @@ class Exported(Remote):
         normalizer = Normalizer({**spec.obs, ACTION: spec.action})
         for name, array in {**facts.observations, ACTION: facts.action}.items():
             _fit(normalizer, name, array["seen_low"], array["seen_high"])
-        super().__init__(lambda obs, noise: player.act(obs, noise), spec, facts.noise_shape, normalizer)
+
+        def play(obs: dict[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
+            try:
+                return player.act(obs, noise)
+            except PolicyError as error:
+                raise UserError(str(error)) from None
+
+        super().__init__(play, spec, facts.noise_shape, normalizer)
+        self.digest = player.digest
 
 
 def _array(facts: Mapping[str, Any], shape: Any) -> ArraySpec:

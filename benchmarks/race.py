@@ -42,11 +42,13 @@ class Effort:
     envs: int = 40
     decisions: int = 50
     """decisions per environment in one training iteration"""
+    requests: int = 10_000
+    """requests to a policy server"""
     compiled: bool = False
     """also measure torch.compile, which takes minutes to prepare"""
 
 
-QUICK = Effort(rounds=2, burst=2, envs=4, decisions=4)
+QUICK = Effort(rounds=2, burst=2, envs=4, decisions=4, requests=200)
 """to see that everything runs; the numbers mean little"""
 
 

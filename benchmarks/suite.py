@@ -21,6 +21,7 @@ from .pictures import cloning
 from .race import Effort, Row, settings
 from .sac import soft_actor_critic
 from .sampling import decision, rollout, sampler, unet
+from .serving import serving
 from .stepping import TASKS, stepping
 from .training import behaviour_cloning, dppo_iteration, reinflow_iteration
 from .views import tuning
@@ -46,6 +47,7 @@ CASES: dict[str, Case] = {
     "reinflow": reinflow_iteration,
     "data/random": random_frames,
     "data/sequential": sequential_frames,
+    "serve": serving,
     "offpolicy/sac": soft_actor_critic,
     "offpolicy/dql": diffusion_q_learning,
     "offpolicy/fql": flow_q_learning,

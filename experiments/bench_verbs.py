@@ -26,6 +26,8 @@ class Bench:
     """print JSON"""
     quick: bool = False
     """only see that everything runs; the numbers mean little"""
+    requests: int = 10_000
+    """requests to the server of `serve`; a million takes minutes"""
     compiled: bool = False
     """measure torch.compile too, which takes minutes to prepare"""
 
@@ -36,7 +38,8 @@ def bench(argv: Sequence[str]) -> int:
     from ..benchmarks import suite
     from ..benchmarks.race import QUICK, Effort
 
-    effort = replace(QUICK if options.quick else Effort(), compiled=options.compiled)
+    effort = QUICK if options.quick else Effort(requests=options.requests)
+    effort = replace(effort, compiled=options.compiled)
     facts = suite.machine()
     rows = list(_announced(suite.run(options.names, effort)))
     if options.json:

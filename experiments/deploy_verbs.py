@@ -15,6 +15,7 @@ import tyro
 from ..errors import UserError
 from .cli import parse
 from .env_ref import EnvRef
+from .serve_verb import read_token
 
 if TYPE_CHECKING:
     from ..datasets.episodes import Episodes
@@ -48,8 +49,8 @@ class Export:
 class Run:
     """Play an exported policy in an environment at a fixed rate and measure latency."""
 
-    policy: tyro.conf.Positional[Path]
-    """file written by `noisepilot export`"""
+    policy: tyro.conf.Positional[str]
+    """file written by `noisepilot export`, or address of `noisepilot serve`, such as ws://127.0.0.1:8000"""
     env: EnvRef = field(default_factory=EnvRef)
     """empty: the one the policy was made for"""
     hz: float | None = None
@@ -61,6 +62,8 @@ class Run:
     """of the first episode; the next ones count up"""
     gate: Path | None = None
     """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
+    token_file: Path | None = None
+    """file with the word that the server wants"""
     json: bool = False
     """print JSON"""
 
@@ -93,11 +96,11 @@ def export(argv: Sequence[str]) -> int:
 def run(argv: Sequence[str]) -> int:
     """`noisepilot run`; imports no torch. Returns the exit code."""
     config = parse(Run, argv, "noisepilot run")
-    from ..deploy.runtime import Gate, Policy, PolicyError, run_loop
+    from ..deploy.runtime import Gate, PolicyError, open_policy, run_loop
     from ..envs import make_core
 
     try:
-        policy = Policy.load(config.policy)
+        policy = open_policy(config.policy, token=read_token(config.token_file))
         ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
         env = make_core(ref.id, 1, **ref.kwargs)
         try:

@@ -33,6 +33,8 @@ EXTRAS = {
     "onnx": ("export", "writing .onnx files"),
     "onnxscript": ("export", "writing .onnx files"),
     "onnxruntime": ("export", "running .onnx files"),
+    "websockets": ("serve", "serving policies, and playing served ones"),
+    "msgpack": ("serve", "the same"),
     "tensorboard": ("tensorboard", "TensorBoard logs"),
     "wandb": ("wandb", "Weights & Biases logs"),
     "diffusers": ("bench", "peers of `noisepilot bench`"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import at_least
 from .cli import parse, take_positional
 from .env_ref import EnvRef
+from .serve_verb import SUFFIXES, read_token
+
+if TYPE_CHECKING:
+    from ..algos.black_box import Exported
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Eval:
     """One evaluation."""
 
     policy: str
-    """policy folder or run"""
+    """policy folder or run; exported file; or address of `noisepilot serve`, such as ws://127.0.0.1:8000"""
     env: EnvRef = field(default_factory=EnvRef)
     """empty: the environment the policy was made for"""
     episodes: int = 100
@@ -27,6 +31,8 @@ class Eval:
     """measure the action error on these demonstrations instead"""
     out: str = ""
     """ledger to write; empty: eval/final.json of the run, nothing for a bare policy folder"""
+    token_file: Path | None = None
+    """file with the word that the server wants"""
     json: bool = False
     """print JSON"""
 
@@ -61,6 +67,7 @@ def _offline(config: Eval) -> dict[str, Any]:
 
 
 def _simulated(config: Eval) -> dict[str, Any]:
+    from ..algos.black_box import Exported
     from ..envs import make
     from ..envs.seeds import eval_seeds
     from ..policies.matmul import use_fast_matmul
@@ -68,7 +75,8 @@ def _simulated(config: Eval) -> dict[str, Any]:
     from .evaluate import evaluate as measure
     from .evaluate import of_policy
 
-    policy = load_policy(config.policy)
+    deployed = _deployed(config)
+    policy = load_policy(config.policy) if deployed is None else deployed
     use_fast_matmul()
     ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
     env = make(ref.id, min(config.num_envs, config.episodes), str(policy.device), **ref.kwargs)
@@ -76,7 +84,10 @@ def _simulated(config: Eval) -> dict[str, Any]:
         ledger = measure(policy, env, eval_seeds(config.episodes))
     finally:
         env.close()
-    ledger = of_policy(ledger, policy, config.policy)
+    if isinstance(policy, Exported):
+        ledger = replace(ledger, policy=config.policy, policy_hash=policy.digest)
+    else:
+        ledger = of_policy(ledger, policy, config.policy)
     out = config.out or _default_out(config.policy)
     if out:
         ledger.save(out)
@@ -84,6 +95,15 @@ def _simulated(config: Eval) -> dict[str, Any]:
     if not config.json:
         _print_table([{"": key, "value": _words(value)} for key, value in summary.items() if value not in ("", None)])
     return summary
+
+
+def _deployed(config: Eval) -> Exported | None:
+    from ..algos.black_box import Exported
+    from ..deploy.runtime.remote import is_address
+
+    if is_address(config.policy) or Path(config.policy).suffix in SUFFIXES:
+        return Exported(config.policy, token=read_token(config.token_file))
+    return None
 
 
 def _default_out(policy: str) -> Path | None:

@@ -5,6 +5,7 @@ Shapes: B batch, T observations, D elements, N draws, H horizon, A action dim.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,13 +25,14 @@ class Policy:
     """Deterministic given its noise; physical units on both sides.
 
     `run` maps `observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A) to actions
-    (B, H, A); what is no picture is float32.
+    (B, H, A); what is no picture is float32. `digest` is the SHA-256 of the file it came from.
     """
 
-    def __init__(self, run: Run, metadata: dict[str, Any], name: str = "policy") -> None:
+    def __init__(self, run: Run, metadata: dict[str, Any], name: str = "policy", digest: str = "") -> None:
         self.metadata = metadata
         self.spec = read_spec(metadata, name)
-        self._run = run
+        self.run = run
+        self.digest = digest
         self._generator = np.random.default_rng()
 
     @classmethod
@@ -59,7 +61,7 @@ class Policy:
             raise PolicyError(f"{name} has metadata that is not JSON: export it again") from None
         if not isinstance(metadata, dict):
             raise PolicyError(f"{name} was not written by `noisepilot export`")
-        return cls(run, metadata, name)
+        return Policy(run, metadata, name, hashlib.sha256(content).hexdigest())
 
     def act(self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None) -> Array:
         """Action chunk (H, A) for one observation, name -> (T, ...); (B, H, A) for a batch, name -> (B, T, ...).
@@ -72,6 +74,13 @@ class Policy:
         Raises:
             PolicyError: for an observation that is missing, misshapen or not finite, or misshapen noise.
         """
+        feeds, batched = self.feeds(obs, noise, generator)
+        return self.run(feeds) if batched else self.run(feeds)[0]
+
+    def feeds(
+        self, obs: Mapping[str, Any], noise: Any = None, generator: np.random.Generator | None = None
+    ) -> tuple[dict[str, Array], bool]:
+        """What `run` takes, checked, from what `act` takes; and whether that was a batch. Raises as `act` does."""
         feeds = {"observation." + name: self._observation(name, obs) for name in self.spec.observations}
         shapes = self.spec.observations
         leads = {feeds["observation." + name].shape[: -len(shapes[name]["shape"])] for name in shapes}
@@ -79,9 +88,7 @@ class Policy:
             raise PolicyError(f"observations differ in batch size: {[a.shape for a in feeds.values()]}")
         lead = leads.pop()
         feeds["noise"] = self._noise(lead, noise, generator)
-        if lead:
-            return self._run(feeds)
-        return self._run({name: array[None] for name, array in feeds.items()})[0]
+        return (feeds, True) if lead else ({name: array[None] for name, array in feeds.items()}, False)
 
     def _noise(self, lead: tuple[int, ...], noise: Any, generator: np.random.Generator | None) -> Array:
         shape = lead + self.spec.noise_shape

@@ -63,5 +63,35 @@ def read_spec(metadata: dict[str, Any], name: str) -> Spec:
         raise PolicyError(f"{name} has incomplete metadata ({error!r}): export it again") from None
 
 
+def mismatch(spec: Spec, wanted: Mapping[str, Any], whose: str) -> str | None:
+    """The first way in which a policy is not the one that `whose` side expects, as words; None if there is none.
+
+    Args:
+        spec: of the policy.
+        wanted: `observations` (all that the policy needs, or more), `action` and `control_hz`, each if expected; of
+            arrays `shape`, `names`, `unit` and `convention` are compared where both sides state them.
+        whose: words for the other side.
+    """
+    observations = wanted.get("observations", {})
+    if observations and (missing := [name for name in spec.observations if name not in observations]):
+        return f"it needs observation '{missing[0]}', {whose} are {', '.join(map(repr, observations))}"
+    arrays = [
+        (f"observation '{name}'", spec.observations[name], observations.get(name, {})) for name in spec.observations
+    ]
+    for what, ours, theirs in [*arrays, ("action", spec.action, wanted.get("action", {}))]:
+        for key in ("shape", "names", "unit", "convention"):
+            a, b = _plain(ours.get(key)), _plain(theirs.get(key))
+            if a and b and a != b:
+                return f"the {key} of {what} is {a!r}, {whose} {b!r}"
+    hz = wanted.get("control_hz") or 0
+    if spec.control_hz > 0 and hz > 0 and abs(hz - spec.control_hz) > 1e-6 * hz:
+        return f"it was made for {spec.control_hz:g} Hz, {whose} {hz:g} Hz"
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
 def _ints(values: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in values)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,6 +81,14 @@ def test_an_update_with_pictures_encodes_a_decision_once_per_network_and_step():
     # Policy: audit, old log-probs, first ratios (one of two minibatches), gradients. Critic: values, next, gradients.
     assert rows["ours/encoded"].value == (2 + 0.5 + 1) * total + 3 * total
     assert rows["every-pair/encoded"].value > 2 * steps * total
+
+
+def test_a_server_loses_no_answer_and_gives_no_wrong_one():
+    pytest.importorskip("websockets", reason="pip install 'noisepilot[serve]'")
+    rows = {row.name.removeprefix("serve/"): row for row in suite.run(["serve"], replace(TINY, requests=64))}
+    assert (rows["lost"].value, rows["wrong"].value) == (0, 0)
+    for name in ("throughput", "round-trip/p50", "overhead/p50", "memory/before", "memory/after"):
+        assert rows[name].value > 0
 
 
 def test_calls_are_counted_inside_the_block_alone():

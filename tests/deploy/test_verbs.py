@@ -3,12 +3,17 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from noisepilot.deploy.export import export as write
 from noisepilot.deploy.runtime import Policy
 from noisepilot.errors import UserError
 from noisepilot.experiments.deploy_verbs import export, gate_line, latency_line, run
+from noisepilot.experiments.eval_verbs import evaluate
+from noisepilot.experiments.serve_verb import serve
 from noisepilot.policies import save_policy
 from noisepilot.policies.storage import find_policy
 from noisepilot.spec import ArraySpec
@@ -111,6 +116,57 @@ def test_gate_line():
     assert gate_line(gate) == "gate  passed everything   of 9 steps"
     gate = {"steps": 9, "events": {"invalid": 2, "stale": 1}, "latched": "stale"}
     assert gate_line(gate) == "gate  invalid 2   stale 1   of 9 steps   latched by stale"
+
+
+@contextmanager
+def started(words):
+    """`noisepilot serve`, without torch, in a process of its own; gives its address and, after the block, its end."""
+    pytest.importorskip("websockets", reason="pip install 'noisepilot[serve]'")
+    command = [sys.executable, "-c", TORCH_FREE, "serve", *map(str, words), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        found = SimpleNamespace(address=line.partition(" at ")[2].partition(" ")[0], line=line)
+        try:
+            yield found
+        finally:
+            process.terminate()
+            _, found.errors = process.communicate(timeout=30)
+            found.code = process.returncode
+
+
+def test_serve_then_run_and_eval(tmp_path, capsys):
+    path, token = tmp_path / "p.npz", tmp_path / "token"
+    write(make_policy("flow1", {"state": ArraySpec((4,))}, ArraySpec((1,))), path, provenance={})
+    token.write_text("word\n")
+    with started([path, "--token-file", token]) as server:
+        assert server.line == f"{path} at {server.address} (at most 16 observations a call, 64 clients); Ctrl-C stops\n"
+        words = ["--env", ENV, "--token-file", str(token), "--json"]
+        assert run([server.address, *words, "--steps", "10", "--hz", "500"]) == 0
+        assert json.loads(capsys.readouterr().out)["steps"] == 10
+        results = []
+        for where in (server.address, str(path)):
+            assert evaluate([where, *words, "--episodes", "5"]) == 0
+            results.append(json.loads(capsys.readouterr().out))
+        assert results[0]["return"] == results[1]["return"]
+        with pytest.raises(UserError, match="answers 401: the token is missing or wrong"):
+            run([server.address, "--env", ENV])
+    assert (server.code, server.errors) == (0, "")
+    with started([path, "--host", "0.0.0.0"]) as server:
+        pass
+    assert server.errors == "warning: who reaches 0.0.0.0 may use the policy: give --token-file\n"
+
+
+def test_serve_refuses(tmp_path):
+    (tmp_path / "two").write_text("a b")
+    for words, message in (
+        (["p.pt2"], r"cannot serve p\.pt2: only \.onnx and \.npz files"),
+        (["p.onnx"], "cannot read p.onnx"),
+        (["p.onnx", "--token-file", str(tmp_path / "two")], "holds 2 words: write one"),
+        (["p.onnx", "--token-file", str(tmp_path / "none")], "cannot read the token in .*No such file"),
+        (["p.onnx", "--max-batch", "0"], "max_batch must be at least 1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            serve(words)
 
 
 def test_latency_line():
