@@ -18,10 +18,10 @@ from ..errors import UserError
 from ..policies.normalizer import Normalizer
 from ..policies.policy import ACTION, Context
 from ..shapes import Float
-from ..spec import ArraySpec, Convention, PolicySpec
+from ..spec import ArraySpec, Convention, PolicySpec, split_pictures
 
 Fn = Callable[[dict[str, np.ndarray], np.ndarray], Any]
-"""observations name -> (B, T, ...) and noise (B, N, H, A), float32, to actions (B, H, A), physical units"""
+"""observations name -> (B, T, ...) and noise (B, N, H, A), float32 (pictures bytes), to actions (B, H, A), physical units"""
 
 
 class Remote:
@@ -40,14 +40,15 @@ class Remote:
         self.fn, self.spec, self.noise_shape = fn, spec, noise_shape
         self.normalizer = normalizer if normalizer is not None else _from_limits(spec)
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.pictures, self.flat_obs = split_pictures(spec.obs)
 
     @property
     def feature_dim(self) -> int:
-        """F: length of the normalised, flat observation."""
-        return self.spec.n_obs_steps * sum(int(np.prod(s.shape)) for s in self.spec.obs.values())
+        """F: length of the normalised, flat observation without pictures."""
+        return self.spec.n_obs_steps * sum(int(np.prod(s.shape)) for s in self.flat_obs.values())
 
     def encode(self, obs: Mapping[str, Tensor]) -> Context:
-        """Normalise and flatten physical observations, name -> (B, T, ...).
+        """Normalise and flatten physical observations but pictures, name -> (B, T, ...).
 
         Raises:
             UserError: for a missing observation.
@@ -55,7 +56,7 @@ class Remote:
         for name in self.spec.obs:
             if name not in obs:
                 raise UserError(f"observation '{name}' is missing: the policy expects {list(self.spec.obs)}")
-        parts = [self.normalizer.normalize(name, obs[name].float().cpu()).flatten(1) for name in self.spec.obs]
+        parts = [self.normalizer.normalize(name, obs[name].float().cpu()).flatten(1) for name in self.flat_obs]
         features = torch.cat(parts, 1)
         return Context(features, features)
 
@@ -70,7 +71,8 @@ class Remote:
         Raises:
             UserError: if the function returns another shape.
         """
-        arrays = {name: obs[name].detach().float().cpu().numpy() for name in self.spec.obs}
+        arrays = {name: obs[name].detach().cpu().numpy() for name in self.pictures}
+        arrays |= {name: obs[name].detach().float().cpu().numpy() for name in self.flat_obs}
         batch = len(next(iter(arrays.values())))
         if noise is None:
             noise = torch.randn((batch, *self.noise_shape), generator=generator)
@@ -116,8 +118,10 @@ class Exported(Remote):
             facts.env,
             facts.env_kwargs,
         )
-        normalizer = Normalizer({**spec.obs, ACTION: spec.action})
-        for name, array in {**facts.observations, ACTION: facts.action}.items():
+        _, flat = split_pictures(spec.obs)
+        normalizer = Normalizer({**flat, ACTION: spec.action})
+        for name in (*flat, ACTION):
+            array = facts.action if name == ACTION else facts.observations[name]
             _fit(normalizer, name, array["seen_low"], array["seen_high"])
 
         def play(obs: dict[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
@@ -137,7 +141,7 @@ def _array(facts: Mapping[str, Any], shape: Any) -> ArraySpec:
 
 
 def _from_limits(spec: PolicySpec) -> Normalizer:
-    arrays = {**spec.obs, ACTION: spec.action}
+    arrays = {**split_pictures(spec.obs)[1], ACTION: spec.action}
     normalizer = Normalizer(arrays)
     for name, array in arrays.items():
         bounds = [np.broadcast_to(np.inf if b is None else b, array.shape) for b in (array.low, array.high)]

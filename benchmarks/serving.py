@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..deploy.arrays import chain_arrays, chain_facts, pack
+from ..deploy.cameras import Cameras
 from ..deploy.export import describe
 from ..deploy.runtime import Policy, PolicyError, RemotePolicy
 from .limits import Limits
@@ -36,7 +37,9 @@ CLOSE = 1e-4
 def serving(limits: Limits, effort: Effort) -> Iterator[Row]:
     """`effort.requests` requests by 32 clients, after a tenth of them that does not count."""
     policy = make_policy(5)
-    content = pack(chain_arrays(policy), json.dumps(describe(policy) | {"chain": chain_facts(policy)}))
+    content = pack(
+        chain_arrays(policy), json.dumps(describe(policy, Cameras(policy.spec)) | {"chain": chain_facts(policy)})
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "policy.npz")
         path.write_bytes(content)

@@ -127,11 +127,14 @@ def warm_up(policy: Policy, max_rows: int) -> None:
     Raises:
         InferenceError: if it cannot.
     """
-    shapes = {"observation." + name: array["shape"] for name, array in policy.spec.observations.items()}
-    shapes["noise"] = policy.spec.noise_shape
+    inputs = {
+        "observation." + name: (array["shape"], array.get("dtype", "float32"))
+        for name, array in policy.spec.observations.items()
+    }
+    inputs["noise"] = (policy.spec.noise_shape, "float32")
     for rows in dict.fromkeys([1, max_rows]):
         for _ in range(WARM_UP):
-            play(policy, [{name: np.zeros((rows, *shape), np.float32) for name, shape in shapes.items()}])
+            play(policy, [{name: np.zeros((rows, *shape), dtype) for name, (shape, dtype) in inputs.items()}])
 
 
 def _fail(jobs: list[_Job], error: InferenceError) -> None:

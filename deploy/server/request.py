@@ -27,7 +27,7 @@ class Request:
     """One question."""
 
     obs: Mapping[str, Array] = field(default_factory=dict)
-    """name -> (T, D) or (B, T, D), float32"""
+    """name -> (T, D) or (B, T, D), float32; pictures stay uint8"""
     noise: Array | None = None
     """(N, H, A) or (B, N, H, A); None: the server draws"""
     number: int | None = None
@@ -83,6 +83,8 @@ def _fitting(array: Array, what: str, shape: tuple[int, ...], max_rows: int) -> 
         raise PolicyError(f"{what} has shape {array.shape}, expected {shape} or (B, {rows})")
     if array.shape != shape and len(array) > max_rows:
         raise PolicyError(f"{what} has {len(array)} rows, the server takes {max_rows}: see --max-batch")
+    if array.dtype == np.uint8:  # a picture; where numbers are meant, the policy reads it as those
+        return array
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as that
         return array.astype(np.float32)
 

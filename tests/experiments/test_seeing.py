@@ -221,6 +221,11 @@ def test_a_policy_that_sees_becomes_one_file_that_takes_bytes(made, tmp_path, ca
     loop = split("--hz 1000 --episodes 1 --json")
     assert main(["run", file, "--env", FACTORY, "--env-kwargs", f"{{{LIMIT}}}", *loop]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 6
+    means = []
+    for where in (out, file):
+        assert main(["eval", where, "--env", FACTORY, "--env-kwargs", f"{{{LIMIT}}}", "--episodes", "3", "--json"]) == 0
+        means.append(json.loads(capsys.readouterr().out)["return"]["mean"])
+    assert means[1] == pytest.approx(means[0], abs=1e-3)
 
 
 def test_an_archive_of_arrays_holds_no_policy_that_sees(refused):
