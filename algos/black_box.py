@@ -21,7 +21,7 @@ from ..shapes import Float
 from ..spec import ArraySpec, Convention, PolicySpec, split_pictures
 
 Fn = Callable[[dict[str, np.ndarray], np.ndarray], Any]
-"""observations name -> (B, T, ...) and noise (B, N, H, A), float32 (pictures bytes), to actions (B, H, A), physical units"""
+"""observations name -> (B, T, ...) and noise (B, N, H, A), float32, pictures bytes, to physical actions (B, H, A)"""
 
 
 class Remote:
