@@ -1,8 +1,8 @@
 """Consistency distillation along the teacher's own chain, to its end or to any of its times.
 
-Song et al. 2023 (https://arxiv.org/abs/2303.01469): what a student makes of a latent and of the one that the teacher's
-step leads to shall be the same action. With a target time (CTM, Kim et al. 2023; Consistency Policy, Prasad et al.
-2024, https://arxiv.org/abs/2405.07503) they shall meet at any later latent, so the student takes one step or several.
+Song et al. 2023 (https://arxiv.org/abs/2303.01469): what a student makes of a latent and of a later one that the
+teacher's steps lead to shall be the same action. With a target time (CTM, Kim et al. 2023; Consistency Policy, Prasad
+et al. 2024, https://arxiv.org/abs/2405.07503) they meet at any later latent, so the student takes one step or several.
 
 Latents are those of the chains that the teacher walks, not noised actions: a policy tuned by RL is right about its
 own chain alone. The k-th of K transitions starts at t = k / K of the student's linear path. On a diffusion path
@@ -21,13 +21,14 @@ from ..errors import UserError, at_least, positive
 from ..policies.networks import Network
 from ..policies.objective import Consistency, Shortcut
 from ..policies.policy import Context, Policy, PolicyConfig
+from ..shapes import Float, Int
 from .bc import BCState
 from .students import Lesson, OnItsOwn, bounded, straight
 
 
 @dataclass(frozen=True)
 class ConsistencyDistillation(OnItsOwn):
-    """A velocity network whose steps from neighbours on the teacher's chain end at the same place."""
+    """A velocity network whose steps from two latents of the teacher's chain end at the same place."""
 
     until: Literal["end", "any"] = "end"
     """any: at a later time of the chain that is drawn, which the network sees (CTM)"""
@@ -56,16 +57,17 @@ class ConsistencyDistillation(OnItsOwn):
         )
 
     def lesson(self, state: BCState, teacher: Policy, seen: Context, generator: torch.Generator) -> Lesson:
-        """One transition of each chain: its two ends meet later on."""
+        """Two latents of each chain, and where they meet: any later one may teach, for the chain is there (CTM)."""
         rows, taught = len(seen.features), teacher.config.sampler.steps
         with torch.no_grad():
             chain = teacher.sample(seen, teacher.noise(rows, generator)).x
         device, every = chain.device, torch.arange(rows, device=chain.device)
         k = torch.randint(taught, (rows,), generator=generator, device=device)
-        share = torch.rand(rows, generator=generator, device=device, dtype=torch.float64)
-        end = torch.full_like(k, taught) if self.until == "end" else k + 1 + (share * (taught - k)).long()
-        here, later = chain[every, k], chain[every, k + 1]
-        t, s, until = (index.to(chain) / taught for index in (k, k + 1, end))
+        shares = torch.rand(2, rows, generator=generator, device=device, dtype=torch.float64)
+        end = torch.full_like(k, taught) if self.until == "end" else _between(k, taught, shares[0])
+        teaching = _between(k, end, shares[1])
+        here, later = chain[every, k], chain[every, teaching]
+        t, s, until = (index.to(chain) / taught for index in (k, teaching, end))
         objective = Consistency(taught, self.huber)
 
         def losses(context: Context, part: slice) -> Tensor:
@@ -73,3 +75,8 @@ class ConsistencyDistillation(OnItsOwn):
             return objective.agreement(state.policy, context, *ends, until[part])
 
         return losses
+
+
+def _between(k: Int[Tensor, " B"], last: Int[Tensor, " B"] | int, share: Float[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """One of k + 1, ..., last, by uniform numbers."""
+    return k + 1 + (share * (last - k)).long()

@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import replace
+from shlex import split
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from noisepilot.algos.distill import METHODS
 from noisepilot.envs.core import Step
 from noisepilot.experiments.cli import main
 from noisepilot.experiments.compare import Difference
+from noisepilot.experiments.distill_auto import AutoDistill, _plans
 from noisepilot.experiments.distill_choice import Choice, Measured
 from noisepilot.experiments.ledger import Ledger
 from noisepilot.experiments.run_folder import RunFolder
@@ -21,7 +24,7 @@ from noisepilot.policies import load_policy
 from ..policies.toys import tiny
 from .runs import metrics, pretrained
 
-FIT = "--distill.fit.grad-steps 6 --distill.fit.batch 16 --distill.decisions 64 --eval-episodes 2".split()
+FIT = split("--distill.fit.grad-steps 6 --distill.fit.batch 16 --distill.decisions 64 --eval-episodes 2")
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +36,34 @@ def auto(teacher, out, *options):
     return main(["distill", "hopper", "--auto", "--policy", teacher, "--out", str(out), *FIT, *options])
 
 
-def test_every_method_is_tried_and_one_is_kept(tmp_path, teacher, capsys):
-    assert auto(teacher, tmp_path / "run") == 0
+def test_every_method_is_a_candidate_that_fits_its_teacher(teacher):
+    config = AutoDistill(teacher, "nowhere")
+    assert config.names == list(METHODS)
+    plans, left_out = _plans(config, load_policy(teacher))
+    assert {name: plan.distill.method for name, plan in plans.items()} == METHODS
+    assert {plan.distill.fit.grad_steps for plan in plans.values()} == {config.distill.fit.grad_steps}
+    plans, left_out = _plans(config, load_policy(teacher).split(2))
+    assert list(left_out) == ["onedp"]
+    assert "onedp" not in plans
+
+
+def test_every_candidate_is_measured_and_one_is_kept(tmp_path, teacher, capsys):
+    names = ["regression", "meanflow", "ctm:2"]
+    assert auto(teacher, tmp_path / "run", "--candidates", ",".join(names)) == 0
     printed = capsys.readouterr().out
     run = RunFolder.open(tmp_path / "run")
     found = json.loads((run.path / "candidates.json").read_text())
-    names = ["regression", "reflow", "shortcut", "meanflow", "consistency", "ctm", "onedp"]
     assert list(found["candidates"]) == names
     assert found["left_out"] == {}
     assert all(name in printed for name in [*names, "teacher", found["why"], "seam jerk"])
-    kept = RunFolder.open(run.path / "candidates" / found["kept"])
+    kept = RunFolder.open(run.path / "candidates" / found["kept"].replace(":", "-"))
     assert load_policy(run.path).hash() == load_policy(kept.path).hash()
     assert metrics(run.path) == metrics(kept.path)
     ledgers = run.ledgers()
     assert list(ledgers) == ["student", "teacher"]
     assert ledgers["student"].seed.tolist() == ledgers["teacher"].seed.tolist() == [0, 1]
     for name in names:
-        loser = RunFolder.open(run.path / "candidates" / name)
+        loser = RunFolder.open(run.path / "candidates" / name.replace(":", "-"))
         numbers = found["candidates"][name]
         assert numbers["policy_hash"] == load_policy(loser.path).hash() == loser.ledgers()["student"].policy_hash
         assert numbers["grad_steps"] == 6
