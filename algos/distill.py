@@ -1,8 +1,8 @@
-"""One step from many: a student maps the teacher's initial noise straight to the teacher's action.
+"""A fast student of a slow teacher: fewer network calls per decision, one as a rule.
 
-Same-noise regression: for observations o and initial noise z, the teacher walks its chain without further noise to
-a(o, z), a function of z; the student, a policy on the linear path with one step, is regressed on it. Pairing
-by noise keeps every mode: nothing is averaged over z. Shapes: B batch, H horizon, A action dim, F features.
+What the student is and what a batch teaches it are the `method`'s; the optimiser, the observations and what teacher
+and student share stand here. A teacher that sees hands its encoder on, frozen: features are gathered behind it.
+Shapes: B batch, H horizon, A action dim, F features.
 """
 
 from __future__ import annotations
@@ -12,13 +12,27 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..errors import UserError, at_least
+from ..errors import UserError, at_least, unknown
 from ..policies.networks import Network
-from ..policies.objective import Matching
-from ..policies.path import LinearPath
+from ..policies.objective import MeanFlow, Shortcut
 from ..policies.policy import Policy
 from ..shapes import Float
 from .bc import BC, BCState
+from .consistency import ConsistencyDistillation
+from .onedp import OneDP
+from .students import Coupled, Regression
+
+Method = Regression | Coupled | ConsistencyDistillation | OneDP
+METHODS: dict[str, Method] = {
+    "regression": Regression(),
+    "reflow": Coupled(),
+    "shortcut": Coupled(Shortcut(), steps=1),
+    "meanflow": Coupled(MeanFlow(), steps=1),
+    "consistency": ConsistencyDistillation(),
+    "ctm": ConsistencyDistillation(until="any", steps=1),
+    "onedp": OneDP(),
+}
+"""By the names of the command line; sources stand at each class"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,8 @@ class Distill:
     """times that observations are gathered: first by the teacher, then by the student itself (DAgger)"""
     decisions: int = 20_000
     """decisions gathered per round"""
+    method: Method = field(default_factory=Regression)
+    """`--distill.method NAME` chooses: regression, reflow, shortcut, meanflow, consistency, ctm or onedp"""
 
     def __post_init__(self) -> None:
         at_least(1, self, "rounds", "decisions")
@@ -43,47 +59,77 @@ class Distill:
         return policy.with_sampler(policy.config.sampler.without_noise())
 
     def student(self, teacher: Policy) -> Policy:
-        """A fresh one-step policy with the teacher's normaliser.
+        """A fresh policy with the teacher's normaliser and, frozen, its encoder of pictures.
+
+        A flow's student that is a flow of the same network starts from its weights.
 
         Raises:
-            UserError: for a teacher that sees pictures: nothing would teach its student's encoder.
+            UserError: for a teacher that the method cannot learn from.
         """
-        if teacher.pictures:
-            raise UserError(
-                f"the policy sees '{next(iter(teacher.pictures))}', and a student of it would not learn to see: "
-                "distil one without pictures, or tune this one by dppo or reinflow"
-            )
-        config = replace(
-            teacher.config,
-            network=replace(self.network or teacher.config.network, step_size=False),
-            path=LinearPath(),
-            sampler=teacher.config.sampler.without_noise(1),
-            predicts="data",
-            objective=Matching(),
-            tuned_from=0.0,
-        )
+        network = replace(self.network or teacher.config.network, step_size=False)
+        config = self.method.config(teacher.config, network)
         student = Policy(config, teacher.spec).to(teacher.device, teacher.dtype)
         student.normalizer.load_state_dict(teacher.normalizer.state_dict())
+        if config.predicts == teacher.config.predicts == "velocity" and config.network == teacher.config.network:
+            student.network.load_state_dict(teacher.network.state_dict())
+        if student.network.encoder is not None and teacher.network.encoder is not None:
+            student.network.encoder.load_state_dict(teacher.network.encoder.state_dict())
+            student.network.encoder.requires_grad_(False)
         return student
 
-    @torch.no_grad()
-    def targets(
-        self, teacher: Policy, features: Float[Tensor, "B F"], generator: torch.Generator
-    ) -> tuple[Float[Tensor, "B H A"], Float[Tensor, "B H A"]]:
-        """Initial noise and the teacher's normalised action for it."""
-        noise = teacher.noise(len(features), generator)
-        return noise[:, 0], teacher.sample(teacher.context(features), noise, start=teacher.config.sampler.steps).action
+    def init(self, teacher: Policy) -> BCState:
+        """A student and what trains it.
+
+        Raises:
+            UserError: as `student`.
+        """
+        return self.method.begin(self.fit.init(self.student(teacher)), teacher)
 
     def update(
-        self, state: BCState, teacher: Policy, features: Float[Tensor, "B F"], generator: torch.Generator
+        self,
+        state: BCState,
+        teacher: Policy,
+        features: Float[Tensor, "B F"],
+        generator: torch.Generator,
+        frozen: Float[Tensor, "B F"] | None = None,
     ) -> Tensor:
-        """One gradient step on fresh noise; returns the loss."""
+        """One gradient step on fresh noise; returns the loss.
+
+        Args:
+            state: of `init`.
+            teacher: of `teacher`.
+            features: what the teacher makes of observations.
+            generator: of noise and times.
+            frozen: what a tuned teacher's frozen encoder makes of them, see `policy.Context`.
+        """
         policy, draws = state.policy, self.fit.draws
-        noise, action = self.targets(teacher, features.repeat_interleave(draws, 0), generator)
-        t = torch.zeros(len(noise), device=features.device, dtype=torch.float64)
+        with torch.no_grad():
+            drawn = None if frozen is None else frozen.repeat_interleave(draws, 0)
+            seen = teacher.context(features.repeat_interleave(draws, 0), drawn)
+        losses = self.method.lesson(state, teacher, seen, generator)
 
         def loss(rows: slice) -> Tensor:
-            drawn, context = self.fit.drawn(rows), policy.context(features[rows]).repeat(draws)
-            return policy.loss(context, action[drawn], t[drawn], noise[drawn]).mean()
+            return losses(policy.context(features[rows]).repeat(draws), self.fit.drawn(rows)).mean()
 
         return self.fit.apply(state, loss, len(features))
+
+
+def named(name: str) -> Method:
+    """The method of a name, as it comes; NAME:STEPS for a student of so many steps.
+
+    Raises:
+        UserError: if there is none of that name, or its student has one step.
+    """
+    name, _, steps = name.partition(":")
+    if name not in METHODS:
+        raise unknown("distill.method", name, METHODS)
+    method = METHODS[name]
+    if not steps:
+        return method
+    if not steps.isdecimal() or int(steps) < 1:
+        raise UserError(f"{name}:{steps} must name a number of denoising steps: {name}:2")
+    if isinstance(method, Coupled | ConsistencyDistillation):
+        return replace(method, steps=int(steps))
+    if int(steps) > 1:
+        raise UserError(f"{name} makes students of one step: leave out :{steps}, or take reflow, shortcut or meanflow")
+    return method

@@ -98,6 +98,11 @@ class DQL(QLearning):
             policy = policy.with_sampler(policy.config.sampler.without_noise(1))
         student = None
         if self.extract == "student":
+            if policy.pictures:
+                raise UserError(
+                    f"the policy sees '{next(iter(policy.pictures))}', and a student beside it would not learn to see: "
+                    "take a policy without pictures"
+                )
             student = Distill(self.student).student(policy)
             student = student.with_sampler(replace(student.config.sampler, clip_data=1.0))
         critic = self._critic(policy)

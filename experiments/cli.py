@@ -29,7 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "bakeoff": ("train_verbs:bakeoff", "fine-tune one policy with several methods and compare them"),
     "eval": ("eval_verbs:evaluate", "measure a policy on seeded episodes, or on held-out data"),
     "compare": ("report_verbs:compare", "say whether one evaluation is better than another, and how sure"),
-    "distill": ("train_verbs:distill", "train a one-step student of a policy"),
+    "distill": ("train_verbs:distill", "train a fast student of a policy, by one method or the best of several"),
     "export": ("deploy_verbs:export", "write a policy as one .onnx, .npz or .c file with a parity certificate"),
     "run": ("deploy_verbs:run", "run an exported or served policy in a fixed-rate control loop, without torch"),
     "serve": ("serve_verb:serve", "serve an exported file to robots by websocket, in openpi's protocol"),

@@ -1,16 +1,18 @@
-"""Distillation: gather observations, fit the one-step student, measure it beside its teacher."""
+"""Distillation: gather observations, fit the student, measure it beside its teacher."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..algos.bc import BCState
 from ..algos.distill import Distill
+from ..algos.views import AT_ONCE
 from ..datasets.checks import recorded_elsewhere
 from ..datasets.chunks import Chunks
 from ..datasets.readers import load
@@ -20,13 +22,14 @@ from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import Policy
 from ..policies.storage import data_hash, load_plain_policy
+from ..shapes import Float
 from .checkpoint import write_checkpoint
 from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
 from .finetune import environment
 from .reporter import Reporter
-from .rollout import Collector
 from .run_folder import RunFolder
+from .stepper import EpisodeStats, Stepper
 
 NUM_ENVS = 64
 LOG_EVERY = 500
@@ -34,7 +37,11 @@ LOG_EVERY = 500
 
 @dataclass(frozen=True)
 class DistillRun:
-    """distill [RECIPE]: train a one-step student of a policy."""
+    """distill [RECIPE] [--distill.method NAME]: train a fast student of a policy.
+
+    `regression` is the method where none is named; with `--auto` several are tried and the best student is kept: see
+    `noisepilot distill --auto --help`.
+    """
 
     policy: str
     """the teacher: a policy folder or a run"""
@@ -62,11 +69,11 @@ def distill(config: DistillRun) -> RunFolder:
         config = replace(config, env=config.env.or_else(policy.spec.env, policy.spec.env_kwargs))
     use_fast_matmul()
     torch.manual_seed(config.seed)
-    training = _Training(config, policy)
+    training = Training(config, policy)
     if config.data:
-        features = training.recorded()
+        seen = training.recorded()
         with _report(config) as report:
-            training.fit(features, config.distill.fit.grad_steps, report)
+            training.fit(seen, config.distill.fit.grad_steps, report)
     else:
         with environment(config.env, NUM_ENVS, policy) as env, _report(config) as report:
             training.rounds(env, report)
@@ -79,13 +86,31 @@ def _report(config: DistillRun) -> Reporter:
     return Reporter(run, "distill", total=config.distill.fit.grad_steps, unit="grad_steps")
 
 
-class _Training:
+@dataclass(frozen=True)
+class Seen:
+    """What a teacher makes of D observations."""
+
+    features: Float[Tensor, "D F"]
+    frozen: Float[Tensor, "D F"] | None = None
+    """of a tuned teacher whose early steps see by an encoder of their own"""
+
+    def rows(self, which: Tensor) -> Seen:
+        """Some of them."""
+        return Seen(self.features[which], None if self.frozen is None else self.frozen[which])
+
+
+def _joined(parts: Sequence[Seen]) -> Seen:
+    frozen = [part.frozen for part in parts if part.frozen is not None]
+    return Seen(torch.cat([part.features for part in parts]), torch.cat(frozen) if frozen else None)
+
+
+class Training:
     """Teacher, student and the loop between them."""
 
     def __init__(self, config: DistillRun, policy: Policy) -> None:
         self.config = config
         self.teacher = config.distill.teacher(policy)
-        self.state: BCState = config.distill.fit.init(config.distill.student(self.teacher))
+        self.state: BCState = config.distill.init(self.teacher)
         self.generator = torch.Generator(policy.device).manual_seed(config.seed)
         self.started = time.perf_counter()
 
@@ -99,7 +124,7 @@ class _Training:
         settings = self.config.distill
         seen = [self.visited(self.teacher, env, 0)]
         for number in range(settings.rounds):
-            self.fit(torch.cat(seen), settings.fit.grad_steps // settings.rounds, report)
+            self.fit(_joined(seen), settings.fit.grad_steps // settings.rounds, report)
             if number + 1 < settings.rounds:
                 seen.append(self.visited(self.student, env, number + 1))
         if self.config.eval_episodes:
@@ -107,15 +132,27 @@ class _Training:
             for name, actor in (("teacher", self.teacher), ("student", self.student)):
                 of_policy(evaluate(actor, env, seeds), actor, name).save(report.run.eval_path(name))
 
-    def visited(self, actor: Policy, env: TensorEnv, number: int) -> Tensor:
-        """Features of the observations an actor meets; shape (decisions, F)."""
+    @torch.no_grad()
+    def visited(self, actor: Policy, env: TensorEnv, number: int) -> Seen:
+        """What the teacher makes of the observations that an actor, it or its student, meets."""
         decisions = max(1, self.config.distill.decisions // env.num_envs)
-        collector = Collector(env, actor.spec.n_obs_steps, decisions, self.config.seed * 1_000 + number)
-        rollout, _, _ = collector.collect(_acting(actor, self.generator))
-        return rollout.extras["features"].flatten(0, 1).clone()
+        stepper, stats = Stepper(env, actor.spec.n_obs_steps, self.config.seed * 1_000 + number), EpisodeStats()
+        met: list[Seen] = []
 
-    def recorded(self) -> Tensor:
-        """Features of the observations in a data set."""
+        def act(obs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            context = self.teacher.encode(obs)
+            met.append(Seen(context.features, context.frozen))
+            noise = actor.noise(len(context.features), self.generator)
+            action = actor.forward(context.features, noise, context.frozen)  # both see by the same encoder
+            return action[:, : actor.spec.n_action_steps], {}
+
+        for _ in range(decisions):
+            stepper.decide(act, stats)
+        return _joined(met)
+
+    @torch.no_grad()
+    def recorded(self) -> Seen:
+        """What the teacher makes of the observations in a data set."""
         episodes = load(self.config.data)
         env = self.config.env.id or self.teacher.spec.env
         if env and (message := recorded_elsewhere(episodes, env)):
@@ -124,16 +161,18 @@ class _Training:
         seen = episodes.observing(self.teacher.spec.obs)
         chunks = Chunks(seen, 1, self.teacher.spec.n_obs_steps, self.teacher.device)
         rows = torch.arange(len(chunks), device=self.teacher.device)
-        with torch.no_grad():
-            parts = [self.teacher.encode(dict(chunks.batch(part).obs)).features for part in rows.split(10_000)]
-        return torch.cat(parts)
+        contexts = (
+            self.teacher.encode(dict(chunks.batch(part).obs))
+            for part in rows.split(AT_ONCE if self.teacher.pictures else 10_000)
+        )
+        return _joined([Seen(context.features, context.frozen) for context in contexts])
 
-    def fit(self, features: Tensor, grad_steps: int, report: Reporter) -> None:
-        """Regress the student on the teacher at random observations and noises."""
-        settings, losses = self.config.distill, []
+    def fit(self, seen: Seen, grad_steps: int, report: Callable[[Mapping[str, Any]], None]) -> None:
+        """Let the student learn at random observations and noises."""
+        settings, losses, count = self.config.distill, [], len(seen.features)
         for step in range(1, grad_steps + 1):
-            rows = torch.randint(len(features), (settings.fit.batch,), generator=self.generator, device=features.device)
-            losses.append(settings.update(self.state, self.teacher, features[rows], self.generator))
+            rows = torch.randint(count, (settings.fit.batch,), generator=self.generator, device=self.generator.device)
+            losses.append(self.learn(seen.rows(rows)))
             if step % LOG_EVERY == 0 or step == grad_steps:
                 wall_s = time.perf_counter() - self.started
                 line = {
@@ -144,13 +183,6 @@ class _Training:
                 report(line)
                 losses.clear()
 
-
-def _acting(
-    actor: Policy, generator: torch.Generator
-) -> Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
-    def act(obs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        features = actor.encode(obs).features
-        action = actor.act(obs, generator=generator)[:, : actor.spec.n_action_steps]
-        return action, {"features": features}
-
-    return act
+    def learn(self, batch: Seen) -> Tensor:
+        """One gradient step; returns the loss without waiting for it."""
+        return self.config.distill.update(self.state, self.teacher, batch.features, self.generator, batch.frozen)

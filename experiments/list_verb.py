@@ -58,7 +58,7 @@ def algo_rows() -> Rows:
     words = {name: method.what for name, method in METHODS.items()}
     rows = [
         {"algo": "bc", "verb": "pretrain", "what": "behaviour cloning", "recipes": "all"},
-        {"algo": "distill", "verb": "distill", "what": "one step from many, noise by noise", "recipes": "all"},
+        {"algo": "distill", "verb": "distill", "what": "few steps from many, in several ways", "recipes": "all"},
     ]
     for name in dict.fromkeys([*words, *(name for recipe in known.values() for name in recipe.algos)]):
         users = ", ".join(sorted(key for key, recipe in known.items() if name in recipe.algos))

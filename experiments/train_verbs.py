@@ -10,7 +10,7 @@ from ..algos.onpolicy import OnPolicy
 from ..errors import UserError
 from .cli import parse, take_option, take_positional
 from .methods import METHODS
-from .recipe import get_recipe, with_encoder, with_network
+from .recipe import Recipe, get_recipe, with_encoder, with_network
 
 if TYPE_CHECKING:
     from ..policies.policy import PolicyConfig
@@ -79,15 +79,36 @@ def bakeoff(argv: list[str]) -> int:
 
 
 def distill(argv: list[str]) -> int:
-    """One-step regression with a recipe's settings."""
+    """`noisepilot distill [RECIPE] [--distill.method NAME | --auto [--candidates A,B] [--budget wall=SECONDS]]`."""
+    from ..algos.distill import named
     from .distill import DistillRun
     from .distill import distill as run
 
     name, argv = take_positional(argv, "default")
+    method, argv = take_option(argv, "--distill.method", "")
     recipe = get_recipe(name)
-    config = parse(DistillRun, argv, f"noisepilot distill {name}", DistillRun("", "", recipe.env, recipe.distill))
+    if "--auto" in argv:
+        if method:
+            raise UserError(f"--auto tries several methods: leave out --distill.method, or say --candidates {method}")
+        return _distill_auto(name, recipe, [word for word in argv if word != "--auto"])
+    settings = replace(recipe.distill, method=named(method)) if method else recipe.distill
+    config = parse(DistillRun, argv, f"noisepilot distill {name}", DistillRun("", "", recipe.env, settings))
     _require(config, "policy", "out")
-    print(f"one-step student: {run(config).path}")
+    found = run(config)
+    print(f"{'few' if config.distill.method.steps > 1 else 'one'}-step student: {found.path}")
+    return 0
+
+
+def _distill_auto(name: str, recipe: Recipe, argv: list[str]) -> int:
+    from .distill_auto import AutoDistill, auto
+    from .table import show
+
+    default = AutoDistill("", "", recipe.env, recipe.distill)
+    config = parse(AutoDistill, argv, f"noisepilot distill {name} --auto", default)
+    _require(config, "policy", "out")
+    run, choice = auto(config)
+    show(*choice.table())
+    print(f"{choice.sentence}\nstudent: {run.path}")
     return 0
 
 

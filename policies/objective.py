@@ -200,17 +200,34 @@ class Consistency(Objective):
 
     def loss_at(self, policy: Policy, context: Context, data: Chunk, points: Points) -> Float[Tensor, " B"]:
         """Distance between the ends that neighbours predict, weighted by 1 / step."""
-        t, noise = points.t, points.noise
-        later = t + 1 / self.levels
-        with torch.no_grad():
-            target = self._end(policy, context, data, later, noise)
-        gap = self._end(policy, context, data, t, noise) - target
-        distance = (gap.square().mean((1, 2)) + self.huber**2).sqrt() - self.huber
-        return self.levels * distance
+        t, noise = _wide(points.t), points.noise
+        step = 1 / self.levels
+        here, later = (1 - t) * noise + t * data, (1 - t - step) * noise + (t + step) * data
+        one = torch.ones_like(points.t)
+        return self.levels * self.agreement(policy, context, (here, points.t), (later, points.t + step), one)
 
-    def _end(self, policy: Policy, context: Context, data: Chunk, t: Float[Tensor, " B"], noise: Chunk) -> Chunk:
-        x = (1 - _wide(t)) * noise + _wide(t) * data
-        return x + (1 - _wide(t)) * _predict(policy, context, x, t)  # unbounded: a bound would stop the gradient
+    def agreement(
+        self,
+        policy: Policy,
+        context: Context,
+        here: tuple[Chunk, Float[Tensor, " B"]],
+        later: tuple[Chunk, Float[Tensor, " B"]],
+        until: Float[Tensor, " B"],
+    ) -> Float[Tensor, " B"]:
+        """Distance between where two points of one path, (x, t) each, lead to at a time; the later is the target."""
+        with torch.no_grad():
+            target = jump(policy, context, *later, until)
+        gap = jump(policy, context, *here, until) - target
+        return (gap.square().mean((1, 2)) + self.huber**2).sqrt() - self.huber
+
+
+def jump(policy: Policy, context: Context, x: Chunk, t: Float[Tensor, " B"], until: Float[Tensor, " B"]) -> Chunk:
+    """Where a velocity network leads from x at t in one step; x itself where the step is 0.
+
+    Unbounded, for a bound would stop the gradient.
+    """
+    d = until - t
+    return x + _wide(d) * _predict(policy, context, x, t, d if policy.config.network.step_size else None)
 
 
 def _noise(data: Chunk, generator: torch.Generator | None) -> Chunk:

@@ -4,6 +4,7 @@ import torch
 
 from noisepilot.algos.bc import BC
 from noisepilot.algos.distill import Distill
+from noisepilot.algos.students import couple
 from noisepilot.policies import MLP, LinearPath, Sampler
 
 from ..policies.toys import KINDS, generator, jolt, observe, tiny
@@ -21,7 +22,7 @@ def test_the_teacher_takes_no_noise_between_its_steps():
         features = policy.encode(observe(policy)).features
         expected = teacher.sample(teacher.context(features), noise).action
         seed = generator(2)
-        start, action = Distill().targets(teacher, features, seed)
+        start, action = couple(teacher, teacher.context(features), seed)
         assert start.shape == action.shape == (4, 3, 2)
         again = teacher.sample(teacher.context(features), start[:, None]).action
         assert (again - action).abs().max() < 1e-12

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from noisepilot.algos.bc import BC
-from noisepilot.algos.distill import Distill
+from noisepilot.algos.dql import METHODS
 from noisepilot.errors import UserError
 from noisepilot.policies import (
     MLP,
@@ -19,7 +19,7 @@ from noisepilot.policies import (
 )
 from noisepilot.policies.gaussian import GaussianActor, GaussianConfig
 from noisepilot.policies.vision import ResNet
-from noisepilot.spec import ArraySpec
+from noisepilot.spec import ArraySpec, EnvSpec
 
 from ..toys import generator, jolt
 from .toys import CAMERA, VIT, encodings, scene, seeing
@@ -142,7 +142,7 @@ def test_pictures_and_encoders_belong_together():
 
 def test_what_would_not_learn_to_see_is_refused():
     policy = seeing()
-    with pytest.raises(UserError, match=r"sees 'images.front', and a student of it would not learn to see"):
-        Distill().student(policy)
+    with pytest.raises(UserError, match=r"sees 'images.front', and a student beside it would not learn to see"):
+        METHODS["fql"].init(policy, EnvSpec("toy", policy.spec.obs, policy.spec.action, 10.0, 20))
     with pytest.raises(UserError, match=r"no encoder for 'images.front'"):
         GaussianActor(GaussianConfig(), policy.spec)
