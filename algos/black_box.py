@@ -35,7 +35,7 @@ class Remote:
     """
 
     def __init__(
-        self, fn: Fn, spec: PolicySpec, noise_shape: tuple[int, int, int], normalizer: Normalizer | None = None
+        self, fn: Fn, spec: PolicySpec, noise_shape: tuple[int, ...], normalizer: Normalizer | None = None
     ) -> None:
         self.fn, self.spec, self.noise_shape = fn, spec, noise_shape
         self.normalizer = normalizer if normalizer is not None else _from_limits(spec)

@@ -81,7 +81,7 @@ def _simulated(config: Eval) -> dict[str, Any]:
     ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
     env = make(ref.id, min(config.num_envs, config.episodes), str(policy.device), **ref.kwargs)
     try:
-        ledger = measure(policy, env, eval_seeds(config.episodes))
+        ledger = measure(policy, env, eval_seeds(config.episodes))  # type: ignore[arg-type]  # Exported's noise has 3 axes
     finally:
         env.close()
     if isinstance(policy, Exported):
