@@ -10,7 +10,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ def c_source(arrays: Arrays, text: str) -> bytes:
         _interface(metadata),
         "#ifndef NOISEPILOT_DECLARATIONS\n",
         _settings(arrays, metadata, tables.widest, len(text)),
-        files(__package__).joinpath("player.c").read_text(),
+        Path(__file__).with_name("player.c").read_text(encoding="utf-8"),
         _literal(text),
         tables.definitions(),
         "#endif /* NOISEPILOT_DECLARATIONS */",

