@@ -38,9 +38,9 @@ class OneDP:
 
     steps: ClassVar[int] = 1
 
-    regression: float = 0.25
-    """weight of same-noise regression beside it (DMD); 0: none"""
-    score_lr: float = 3e-4
+    regression: float = 1.0
+    """weight of same-noise regression beside it; 0: none"""
+    score_lr: float = 1e-3
     """of the denoiser of the student's samples, which starts as the teacher's; Adam"""
 
     def __post_init__(self) -> None:
@@ -101,5 +101,7 @@ class OneDP:
         theirs, own = (
             p.predict_data(c, x, points.t) for p, c in ((teacher, seen), (score, score.context(seen.features)))
         )
-        scale = (sample - theirs).abs().mean().clamp_min(1e-3)  # of the batch: a chunk has few numbers, not pixels
-        return sample + (theirs - own) / scale
+        # The mean is the batch's: a chunk has few numbers, not pixels. Where little data is left in x, a network of
+        # noise knows little of it, and alpha says how much.
+        scale = (sample - theirs).abs().mean().clamp_min(1e-3)
+        return sample + alpha * (theirs - own) / scale

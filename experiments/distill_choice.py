@@ -100,7 +100,8 @@ class Choice:
         rows = []
         for one in (self.teacher, *self.students):
             delta = one.versus.difference.scaled(lambda x: scale * x)
-            mark = "" if one is self.teacher else "kept" if one is self.winner else "yes" if one.eligible else "no"
+            mark = "" if one is self.teacher else "yes" if one.eligible else "no"
+            mark += ", kept" if one is self.winner else ""
             versus = "" if one is self.teacher else f"{delta.mean:+.3g} [{delta.low:.3g}, {delta.high:.3g}]"
             score = f"{scale * one.versus.b:.4g}{unit}"
             rows.append((one.name, score, versus, f"{one.ms:.3g}", f"{one.jerk:.3g}", str(one.steps or ""), mark))

@@ -87,11 +87,11 @@ def test_a_student_that_steps_as_its_teacher_does_has_nothing_to_learn(name):
     for network in (teacher.network, state.policy.network):
         for parameter in network.parameters():
             parameter.data.zero_()
-        network.trunk[-1].bias.data.fill_(0.3)
+        list(network.parameters())[-1].data.fill_(0.3)  # the last layer's bias
     seen = teacher.context(torch.randn(64, policy.feature_dim, dtype=torch.float64))
     context = state.policy.context(seen.features)
     assert distill.method.lesson(state, teacher, seen, generator())(context, slice(None)).max() < 1e-12
-    state.policy.network.trunk[-1].bias.data.fill_(0.4)
+    list(state.policy.network.parameters())[-1].data.fill_(0.4)
     assert distill.method.lesson(state, teacher, seen, generator())(context, slice(None)).max() > 1e-3
 
 
@@ -120,10 +120,11 @@ def test_students_see_by_their_teachers_eyes(name, tuned):
         seen = teacher.encode(obs)
     assert (seen.frozen is not None) == tuned
     assert (state.policy.encode(obs).features == seen.features).all()
-    head = state.policy.network.trunk[0].weight.clone()
+    head = state.policy.network.get_parameter("trunk.0.weight")
+    before = head.clone()
     for _ in range(2):
         distill.update(state, teacher, seen.features, generator(), seen.frozen)
-    assert (state.policy.network.trunk[0].weight != head).any()
+    assert (head != before).any()
     for student in (state.policy, state.averaged()):
         assert (student.encode(obs).features == seen.features).all()
 
