@@ -7,6 +7,7 @@ import torch
 
 from noisepilot.algos.bc import BC
 from noisepilot.algos.distill import Distill
+from noisepilot.algos.students import couple
 from noisepilot.errors import UserError
 from noisepilot.policies import MLP, Consistency, MeanFlow, Shortcut, UNet, precision
 
@@ -108,7 +109,7 @@ def test_a_student_learns_from_draws_and_parts_alike():
         state = distill.fit.init(distill.student(teacher))
         losses = [distill.update(state, teacher, features, generator(7)).item() for _ in range(2)]
         found.append((weights(state.policy.network), losses))
-    noise, action = Distill().targets(teacher, features.repeat_interleave(3, 0), generator(7))
+    noise, action = couple(teacher, teacher.context(features.repeat_interleave(3, 0)), generator(7))
     torch.manual_seed(1)
     student = Distill().student(teacher)
     context = student.context(features.repeat_interleave(3, 0))

@@ -170,7 +170,7 @@ def test_exported_graph_acts_the_same(tmp_path, config):
         obs, noise = observe(policy, batch), policy.noise(batch, generator(2))
         theirs = exported.act({k: v.numpy() for k, v in obs.items()}, noise.numpy())
         assert abs(theirs - policy.act(obs, noise).numpy()).max() < 1e-5
-    with pytest.raises(UserError, match=r"without past_actions only: export to a path that ends in \.onnx"):
+    with pytest.raises(UserError, match=r"without pictures or past_actions only: export to a path that ends in \.onnx"):
         export(policy, tmp_path / "p.npz", provenance={})
 
 
