@@ -1,4 +1,6 @@
-"""Distillation: the one-step student, from an environment and from data."""
+"""Distillation: the student, from an environment and from data."""
+
+from shlex import split
 
 import pytest
 
@@ -8,6 +10,7 @@ from noisepilot.policies import load_policy
 from noisepilot.policies.storage import find_policy
 
 from .runs import metrics, pretrained, same_runs, write_data
+from .seeing import FACTORY, TRAIN, VIT, write_demos
 
 FIT = ["--distill.fit.grad-steps", "20", "--distill.fit.batch", "16", "--distill.decisions", "128"]
 
@@ -40,12 +43,28 @@ def test_from_data(tmp_path, teacher):
     assert RunFolder.open(tmp_path / "run").ledgers() == {}
 
 
+def test_a_policy_that_sees_hands_its_encoder_on(tmp_path):
+    demos, base = write_demos(tmp_path / "demos"), str(tmp_path / "base")
+    sees = split("--policy.observe state images.front")
+    assert main(["pretrain", "default", *TRAIN, *VIT, *sees, "--data", demos, "--out", base]) == 0
+    env = ["--env", FACTORY, "--env-kwargs", '{"max_episode_steps": 6}', "--eval-episodes", "2"]
+    for name, source in (("recorded", ["--data", demos]), ("met", env)):
+        options = ["--policy", base, "--distill.method", "reflow", *FIT, *source]
+        assert main(["distill", "default", *options, "--out", str(tmp_path / name)]) == 0
+        teacher, student = load_policy(base), load_policy(tmp_path / name)
+        assert student.config.sampler.steps == 2
+        for a, b in zip(teacher.network.encoder.parameters(), student.network.encoder.parameters(), strict=True):
+            assert (a == b).all()
+    assert list(RunFolder.open(tmp_path / "met").ledgers()) == ["student", "teacher"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--env", "Walker2d-v5"], "differ in observations"),
         (["--env", "Hoper-v5"], "did you mean 'Hopper-v5'?"),
         (["--data", "absent.npz"], "no dataset at absent.npz"),
+        (["--distill.method", "regresion"], "did you mean 'regression'?"),
         (["--distill.rounds", "0"], "rounds must be at least 1"),
         (["--distill.rounds", "21"], "grad_steps must be at least 21"),
     ],
