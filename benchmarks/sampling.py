@@ -153,8 +153,13 @@ def as_onnx(policy: Policy) -> ExportedPolicy:
 
 def as_numpy(policy: Policy) -> ExportedPolicy:
     """The policy as numpy plays it."""
+    return ExportedPolicy.from_bytes(numpy_file(policy))
+
+
+def numpy_file(policy: Policy) -> bytes:
+    """Content of its `.npz` file, without a certificate."""
     metadata = describe(policy, Cameras(policy.spec)) | {"chain": chain_facts(policy)}
-    return ExportedPolicy.from_bytes(pack(chain_arrays(policy), json.dumps(metadata)))
+    return pack(chain_arrays(policy), json.dumps(metadata))
 
 
 def _row(name: str, seconds: float, least: float, faster: dict[str, float] | None = None) -> Row:

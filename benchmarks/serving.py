@@ -6,7 +6,6 @@ one client, `serve/lost` and `serve/wrong` answers, `serve/memory/<when>` of the
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -19,12 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..deploy.arrays import chain_arrays, chain_facts, pack
-from ..deploy.cameras import Cameras
-from ..deploy.export import describe
 from ..deploy.runtime import Policy, PolicyError, RemotePolicy
 from .limits import Limits
 from .race import Effort, Row
+from .sampling import numpy_file
 from .toys import OBS, make_policy
 
 CLIENTS = 32
@@ -36,13 +33,9 @@ CLOSE = 1e-4
 
 def serving(limits: Limits, effort: Effort) -> Iterator[Row]:
     """`effort.requests` requests by 32 clients, after a tenth of them that does not count."""
-    policy = make_policy(5)
-    content = pack(
-        chain_arrays(policy), json.dumps(describe(policy, Cameras(policy.spec)) | {"chain": chain_facts(policy)})
-    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "policy.npz")
-        path.write_bytes(content)
+        path.write_bytes(numpy_file(make_policy(5)))
         local = Policy.load(path)
         questions = Questions(local)
         with _server(path) as (address, process):
