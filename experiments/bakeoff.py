@@ -11,7 +11,6 @@ A run that is whole is kept, one that was interrupted continues, so the same com
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
 from .finetune import Finetune, environment, finetune, learner_of
 from .ledger import Ledger
+from .limit import read_limit
 from .offpolicy import check_settings
 from .recipe import CURVE, Budget, Recipe
 from .run_folder import RunFolder
@@ -69,14 +69,7 @@ class Bakeoff:
     @property
     def limit(self) -> tuple[str, float]:
         """What a run may spend: ("env_steps" or "wall", amount)."""
-        kind, _, amount = self.budget.partition("=")
-        try:
-            value = float(amount)
-        except ValueError:
-            value = 0.0
-        if kind not in ("env_steps", "wall") or not 0 < value < math.inf:
-            raise UserError(f"--budget {self.budget} must be env_steps=N or wall=SECONDS, for example env_steps=150000")
-        return kind, value
+        return read_limit(self.budget, "env_steps", "env_steps=150000")
 
 
 def bakeoff(config: Bakeoff, recipe: Recipe) -> Path:

@@ -9,7 +9,6 @@ OUT/eval/                 teacher.json, and student.json of the one that is kept
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from .distill import NUM_ENVS, DistillRun, Seen, Training, distill
 from .distill_choice import MARGIN, Choice, Measured
 from .evaluate import evaluate, of_policy
 from .finetune import environment
+from .limit import read_limit
 from .run_folder import RunFolder
 from .smoothness import Seams, milliseconds
 
@@ -69,14 +69,7 @@ class AutoDistill(DistillRun):
     @property
     def limit(self) -> tuple[str, float]:
         """What each may spend: ("grad_steps" or "wall", amount)."""
-        kind, _, amount = (self.budget or f"grad_steps={self.distill.fit.grad_steps}").partition("=")
-        try:
-            value = float(amount)
-        except ValueError:
-            value = 0.0
-        if kind not in ("grad_steps", "wall") or not 0 < value < math.inf:
-            raise UserError(f"--budget {self.budget} must be grad_steps=N or wall=SECONDS, for example wall=300")
-        return kind, value
+        return read_limit(self.budget or f"grad_steps={self.distill.fit.grad_steps}", "grad_steps", "wall=300")
 
 
 def auto(config: AutoDistill) -> tuple[RunFolder, Choice]:
