@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..policies.action_prefix import ACTION, ActionPrefix
+from ..policies.action_prefix import ActionPrefix
+from ..policies.normalizer import ACTION
 from .arrays import center_half
 from .cameras import Cameras
 from .graph import Exportable
