@@ -174,7 +174,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The parsed `config.json` of a policy folder."""
     try:
         config = json.loads((folder / CONFIG).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} is not a policy: it has no {CONFIG}; give a policy folder or a run") from None
     except ValueError as error:
         raise UserError(f"{folder / CONFIG} is not JSON ({error}): copy it again or use another checkpoint") from None

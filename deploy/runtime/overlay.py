@@ -44,6 +44,7 @@ class Overlay:
         try:
             self.kind, self.base = str(facts["overlay"]), str(facts["base"])
             self.observations = [str(key) for key in facts["observations"]]
+            arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
             self.network = Perceptron(arrays, facts)
             self.arrays = {key: arrays[key] for key in self._wanted()}
             self.facts: tuple[Any, ...] = _noise_facts(facts) if self.kind == "noise" else _residual_facts(facts)
@@ -95,6 +96,11 @@ class Overlay:
     def require(self, base: Policy, inputs: int, outputs: int) -> None:
         """Raises ValueError for a network of other sizes than (F + inputs, outputs)."""
         shapes = [base.spec.observations[name]["shape"] for name in self.observations]
+        for key, value in self.arrays.items():
+            name = key[len("observation.") : key.rindex(".")] if key.startswith("observation.") else ""
+            known = base.spec.observations[name] if name else base.spec.action
+            if key != "basis" and value.shape != tuple(known["shape"][1:]):
+                raise ValueError(f"{key} has shape {value.shape}")
         wanted = (sum(math.prod(shape) for shape in shapes) + inputs, outputs)
         if self.network.sizes != wanted:
             raise ValueError(f"its network maps {self.network.sizes[0]} to {self.network.sizes[1]}, not {wanted}")
@@ -111,6 +117,11 @@ class Perceptron:
         self.act, self.norm = ACTIVATIONS[facts["activation"]], str(facts["layer_norm"])
         self.layers, self.norms = layers_of(arrays, "layers"), layers_of(arrays, "norms")
         self.sizes = (self.layers[0][0].shape[0], self.layers[-1][0].shape[1])
+        widths = [(self.sizes[0],), *(bias.shape for _, bias in self.layers)]
+        fits = all(w.shape == before + after for (w, _), before, after in zip(self.layers, widths, widths[1:]))
+        fits &= [w.shape for w, _ in self.norms] == [b.shape for _, b in self.norms]
+        if not fits or (self.norms and [w.shape for w, _ in self.norms] != widths[1:-1]):
+            raise ValueError("layers that do not follow each other")
         if self.norm not in ("none", "before", "after") or (self.norm != "none") != bool(self.norms):
             raise ValueError(f"layer norm {self.norm} with {len(self.norms)} of them")
 
