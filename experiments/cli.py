@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("deploy_verbs:export", "write a policy as one .onnx, .npz or .c file with a parity certificate"),
     "run": ("deploy_verbs:run", "run an exported or served policy in a fixed-rate control loop, without torch"),
     "serve": ("serve_verb:serve", "serve an exported file to robots by websocket, in openpi's protocol"),
+    "ros2": ("ros2_verb:ros2", "play an exported policy in a ROS 2 node, topics in and commands out"),
     "report": ("report_verbs:report", "write one HTML page about a run"),
     "import": ("import_verbs:import_weights", "bring a policy of Diffusion Policy, LeRobot, DPPO or ReinFlow"),
     "bench": ("bench_verbs:bench", "measure speed beside its peers and the machine's limits"),

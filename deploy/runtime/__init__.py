@@ -12,6 +12,7 @@ from __future__ import annotations
 from .gate import Gate, Gated
 from .limits import Limits, Seen, Workspace
 from .loop import run_loop
+from .overlay import Overlay
 from .policy import Policy
 from .remote import RemotePolicy, open_policy
 from .spec import PolicyError, Spec
@@ -20,6 +21,7 @@ __all__ = [
     "Gate",
     "Gated",
     "Limits",
+    "Overlay",
     "Policy",
     "PolicyError",
     "RemotePolicy",

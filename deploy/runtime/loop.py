@@ -155,7 +155,8 @@ class Player:
     def _planned(self) -> np.ndarray:
         if not self.queue:
             self.queue.extend(self._plan()[: self.policy.spec.n_action_steps])
-        return self.queue.popleft()
+        action = self.queue.popleft()
+        return self.policy.correct(self._stacked(), action) if self.policy.corrects else action
 
     def warm_up(self) -> None:
         """Decide a few times without effect: first calls allocate."""
