@@ -72,6 +72,9 @@ class Remote:
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.pictures, self.flat_obs = split_pictures(spec.obs)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Remote:
+        return self  # an open file or connection: whoever copies an actor made of it copies what is trained
+
     @property
     def feature_dim(self) -> int:
         """F: length of the normalised, flat observation without pictures."""

@@ -81,9 +81,11 @@ class Driver:
         before = dict(self.gate.counts)
         try:
             action = self._decide(late)
-        except PolicyError as error:
-            log.error(str(error), throttle_duration_sec=1.0)
-            return
+        except Exception as error:  # whatever fails, a robot that moves must be brought to a stop
+            log.error(f"{error}", throttle_duration_sec=1.0)
+            if self.sent is None:
+                return
+            action = self.gate.step(None, None, self.topics.age(self.now()), late).action
         stamp = self.node.get_clock().now().to_msg()
         for sink, publisher in self._publishers:
             publisher.publish(sink.message(action, stamp))
@@ -92,13 +94,7 @@ class Driver:
         self._say(" ".join(event for event, count in self.gate.counts.items() if count != before.get(event, 0)))
 
     def _decide(self, late: float) -> np.ndarray:
-        try:
-            obs = self.topics.observe()
-        except PolicyError as error:
-            if self.player is None:
-                raise
-            self.node.get_logger().error(str(error), throttle_duration_sec=1.0)
-            return self.gate.step(None, None, math.inf, late).action
+        obs = self.topics.observe()
         if self.player is None:
             self.player = self._begin(obs)
         else:

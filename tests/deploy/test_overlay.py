@@ -206,6 +206,47 @@ def test_from_a_file_to_its_overlay(tmp_path, pendulum, algo, capsys):
             serve([str(pendulum), "--overlay", str(out)])
 
 
+def test_a_base_behind_an_address(tmp_path, pendulum, capsys):
+    pytest.importorskip("websockets", reason="pip install 'noisepilot[serve]'")
+    from noisepilot.deploy.runtime import RemotePolicy
+    from noisepilot.deploy.server.background import serving
+
+    out = tmp_path / "policy.overlay"
+    with serving(Policy.load(pendulum)) as address:
+        words = ["--algo", "dsrl-sac", "--policy", address, "--out", str(tmp_path / "run"), *SMALL]
+        assert finetune([*words, *METHODS["dsrl-sac"]]) == 0
+        assert export_verb([str(tmp_path / "run"), "--out", str(out)]) == 0
+        played = RemotePolicy(address).under(out)
+        words = ["--env", ENV, "--hz", "500", "--steps", "6", "--episodes", "9", "--overlay", str(out), "--json"]
+        capsys.readouterr()
+        assert run([address, *words]) == 0
+        assert json.loads(capsys.readouterr().out)["steps"] == 6
+        here = Policy.load(pendulum, overlay=out)  # the same file
+        obs, noise = {"state": np.ones((1, 4))}, np.ones(here.spec.noise_shape)
+        assert np.array_equal(played.act(obs, noise), here.act(obs, noise))
+    with serving(here) as address:
+        served = RemotePolicy(address)
+        assert np.abs(served.act(obs, noise) - here.act(obs, noise)).max() < 1e-6
+        assert served.digest == here.digest
+        with pytest.raises(PolicyError, match="was trained on another file"):
+            served.under(out)  # it is on already
+
+
+def test_a_file_without_noise_at_its_steps(tmp_path):
+    from noisepilot.policies import save_policy
+
+    policy = in_pendulum("ddpm20")
+    save_policy(policy, tmp_path / "run")
+    assert export_verb([str(tmp_path / "run"), "--out", str(tmp_path / "p.npz"), "--eta", "0"]) == 0
+    played = Policy.load(tmp_path / "p.npz")
+    assert played.spec.noise_shape == (1, 4, 1)
+    obs, still = draw_obs(policy, 3), policy.with_sampler(policy.config.sampler.without_noise())
+    noise = torch.randn(3, 1, 4, 1)
+    assert (
+        np.abs(played.act({k: v.numpy() for k, v in obs.items()}, noise) - still.act(obs, noise).numpy()).max() < 1e-5
+    )
+
+
 def test_resumed_on_another_base(tmp_path, pendulum):
     base = tmp_path / "base.npz"
     export(in_pendulum("flow1"), base, provenance={"data_hash": "demos"})

@@ -196,6 +196,18 @@ def test_the_first_command_sets_out_from_where_the_robot_is(rclpy, tmp_path):
     assert play.steps(2, [5.0, 5.0]) == [[2.5, 1.5], [3.0, 2.0]]
 
 
+def test_a_policy_that_fails_is_no_reason_to_fall_silent(rclpy, tmp_path):
+    def fail():
+        if len(policy.seen) == 23:  # 20 of them to warm up
+            raise RuntimeError("out of memory")
+
+    policy = follower(fail)
+    play = Play(rclpy, tmp_path, policy)
+    assert play.steps(5, [1.0, 2.0]) == [[1.0, 2.0]] * 5
+    assert play.gate.counts == {"invalid": 2}
+    assert "out of memory" in play.node.logs
+
+
 def test_a_slow_policy_is_late_once_and_catches_no_burst(rclpy, tmp_path):
     costs = iter([0.0, 0.25, 0.0, 0.0, 0.0])
     gate = Gate(Limits([-9.0] * 2, [9.0] * 2), HZ, late_s=0.02)
