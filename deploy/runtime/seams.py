@@ -7,7 +7,7 @@ Four commands of which not all come from one chunk span a seam. Shapes: A action
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,16 @@ class Seams:
             where = "inside" if len(set(self._sources)) == 1 else "seams"
             self.sums[where] += float(np.abs(BINOMIAL @ np.stack(self._commands)).mean())
             self.windows[where] += 1
+
+    @classmethod
+    def together(cls, several: Sequence[Seams]) -> Seams:
+        """The sums of several."""
+        total = cls(several[0].width)
+        total.count = sum(one.count for one in several)
+        for key in total.sums:
+            total.sums[key] = sum(one.sums[key] for one in several)
+            total.windows[key] = sum(one.windows[key] for one in several)
+        return total
 
     def jerk(self) -> dict[str, float | None]:
         """Mean jerk at `seams` and `inside` chunks; None without such commands."""
