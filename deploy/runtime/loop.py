@@ -19,7 +19,6 @@ from .gate import Gate
 from .pace import Pace, no_interruptions
 from .planner import Answer, Delays, Direct, Faults, Threaded
 from .player import Chunking, Player
-from .policy import Policy
 from .record import Record
 from .spec import PolicyError
 from .upsample import between, positions, ratio
@@ -31,7 +30,7 @@ NOISE_STREAM = 0x6E6F6973
 
 
 def run_loop(
-    policy: Policy,
+    policy: Any,
     env: Any,
     *,
     hz: float,
@@ -49,7 +48,7 @@ def run_loop(
     """Play episodes in real time and measure.
 
     Args:
-        policy: what acts; the noise of an episode comes from a generator seeded by the episode's seed.
+        policy: what acts, `spec` and `act` as of a `Policy`; the noise of an episode comes from a generator seeded by the episode's seed.
         env: one slot; `reset([seed])` -> name -> (1, D), `step(action (1, 1, A))` -> an object with `obs`,
             `reward`, `terminated`, `truncated` and `signals`, each with the leading axes (1, 1). With `valid` False at
             its end an episode was lost, and has no return.

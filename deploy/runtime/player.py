@@ -164,9 +164,9 @@ class Player:
 
     def _committed(self, tick: int) -> tuple[np.ndarray | None, int | None]:
         # Prefix and frozen of a request: nothing in the modes that do not use them, or at an episode's start.
-        if self.chunking.mode != "rtc" or not self.sent:
+        stale = tick - self.seen
+        if self.chunking.mode != "rtc" or not self.sent or stale > len(self.sent):  # the chunk will be over by then
             return None, None
-        stale = min(tick - self.seen, len(self.sent))
         past = list(self.sent)[len(self.sent) - stale :]
         going = max(self.consumed, default=0)
         if guided(self.policy):
