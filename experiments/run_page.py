@@ -96,7 +96,12 @@ def _planning(traces: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) ->
         share = 100 * (np.arange(len(plans)) + 1) / len(plans)
         figures = [
             ("Plans that took at most so long", Line("plans", np.sort(1e3 * plans[:, 2]), share), "ms", _percent),
-            ("Actions consumed during a plan", Line("actions", np.arange(len(plans)), plans[:, 1]), "plan", number),
+            (
+                "Actions consumed during a plan",
+                Line("actions", np.arange(len(plans), dtype=float), plans[:, 1]),
+                "plan",
+                number,
+            ),
         ]
     if len(late):
         by = Line("lateness", np.arange(len(late)) / report["hz"], late)

@@ -48,7 +48,8 @@ def run_loop(
     """Play episodes in real time and measure.
 
     Args:
-        policy: what acts, `spec` and `act` as of a `Policy`; the noise of an episode comes from a generator seeded by the episode's seed.
+        policy: what acts, with `spec` and `act` as a `Policy` has them; the noise of an episode comes from a generator
+            seeded by the episode's seed.
         env: one slot; `reset([seed])` -> name -> (1, D), `step(action (1, 1, A))` -> an object with `obs`,
             `reward`, `terminated`, `truncated` and `signals`, each with the leading axes (1, 1). With `valid` False at
             its end an episode was lost, and has no return.

@@ -77,7 +77,7 @@ class Delays:
             if not (math.isfinite(value) and value >= 0):
                 raise PolicyError(f"{what} must be a number of at least 0, got {value}")
         if self.drop >= 1:
-            raise PolicyError(f"drop {self.drop} leaves no observation: give a chance below 1")
+            raise PolicyError(f"drop {self.drop:g} leaves no observation: give a chance below 1")
 
     def longest(self, hz: float) -> int:
         """Most ticks that a chunk may need."""

@@ -125,13 +125,11 @@ class Player:
         self._asking = False
         request, chunk = answer.request, answer.chunk
         self.consumed.append(tick - request.tick if consumed is None else consumed)
-        right = chunk is not None and np.shape(chunk) == (self.policy.spec.horizon, self._dim)
-        finite = right and bool(np.isfinite(chunk).all())
-        self.refused += not finite
-        self.failing = not right
-        if not finite:
+        self.failing = chunk is None or np.shape(chunk) != (self.policy.spec.horizon, self._dim)
+        if chunk is None or self.failing or not np.isfinite(chunk).all():
+            self.refused += 1
             self._next = tick
-        if chunk is None or not right:
+        if chunk is None or self.failing:
             return
         if self.chunking.mode == "sync":
             self.buffer.put(chunk[: self.execute], tick)

@@ -18,7 +18,14 @@ class Ticker:
     def __init__(self, horizon=16, n_action_steps=8, *, max_prefix=0, shift=0.0, bad=(), broken=(), cost_s=0.0):
         self.spec = SimpleNamespace(
             observations={"state": {"shape": (1, 1)}},
-            action={"shape": (horizon, 1), "names": ["x"], "low": None, "high": None, "seen_low": [0], "seen_high": [2]},
+            action={
+                "shape": (horizon, 1),
+                "names": ["x"],
+                "low": None,
+                "high": None,
+                "seen_low": [0],
+                "seen_high": [2],
+            },
             noise_shape=(1, horizon, 1),
             control_hz=100.0,
             horizon=horizon,
