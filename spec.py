@@ -162,8 +162,15 @@ class PolicySpec:
     """environment id the policy was made for"""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """its keyword arguments"""
+    max_prefix: int = 0
+    """P: so many of a chunk's first actions may be committed already when it is made"""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_prefix < self.horizon:
+            raise UserError(
+                f"max_prefix {self.max_prefix} must lie between 0 and horizon - 1 = {self.horizon - 1}: "
+                "a chunk that is committed whole leaves nothing to decide"
+            )
         if self.horizon < self.n_action_steps:
             raise UserError(
                 f"horizon {self.horizon} is shorter than n_action_steps {self.n_action_steps}: "

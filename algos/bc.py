@@ -87,6 +87,7 @@ class BC:
         """
         policy, objective = state.policy, state.policy.config.objective
         with dropping(policy.network, generator):
+            obs = obs | policy.action_prefix.draw(action, generator)
             augment = policy.draw_augmentation(len(action), generator)
             data = policy.normalizer.normalize(ACTION, action).repeat_interleave(self.draws, 0)
             points = objective.draw(policy, data, generator)

@@ -104,6 +104,7 @@ class Distill:
         """
         policy, draws = state.policy, self.fit.draws
         with torch.no_grad():
+            features, frozen = committed(teacher, features, frozen, generator)
             drawn = None if frozen is None else frozen.repeat_interleave(draws, 0)
             seen = teacher.context(features.repeat_interleave(draws, 0), drawn)
         losses = self.method.lesson(state, teacher, seen, generator)
@@ -112,6 +113,23 @@ class Distill:
             return losses(policy.context(features[rows]).repeat(draws), self.fit.drawn(rows)).mean()
 
         return self.fit.apply(state, loss, len(features))
+
+
+def committed(
+    teacher: Policy, features: Float[Tensor, "B F"], frozen: Float[Tensor, "B F"] | None, generator: torch.Generator
+) -> tuple[Float[Tensor, "B F"], Float[Tensor, "B F"] | None]:
+    """The same features with the beginnings of chunks that the teacher might have been playing, if it knows prefixes.
+
+    They are of its own chunks for the same observation and other noise, 0 to P actions long.
+    """
+    prefix = teacher.action_prefix
+    if not prefix.most:
+        return features, frozen
+    playing = teacher.forward(features, teacher.noise(len(features), generator), frozen)
+    (part,) = prefix.features(prefix.draw(playing, generator), teacher.normalizer)
+    both = [x if x is None else torch.cat([part, x[:, prefix.size :]], 1) for x in (features, frozen)]
+    assert both[0] is not None
+    return both[0], both[1]
 
 
 def named(name: str) -> Method:

@@ -25,13 +25,13 @@ def chain_facts(policy: Policy) -> dict[str, Any]:
     """What the arrays do not say, as JSON values.
 
     Raises:
-        UserError: for a network that is not the denoising MLP, that sees pictures, or that makes past actions too.
+        UserError: for a network that is not the denoising MLP, sees pictures, makes past actions too or knows prefixes.
     """
     network, sampler = policy.config.network, policy.config.sampler
-    other = not isinstance(policy.network, DenoisingMLP) or policy.config.past_actions
+    other = not isinstance(policy.network, DenoisingMLP) or policy.config.past_actions or policy.spec.max_prefix
     if other or policy.network.encoder is not None:
         raise UserError(
-            "a .npz or .c file holds MLP policies without pictures or past_actions only: "
+            "a .npz or .c file holds MLP policies without pictures, past_actions or max_prefix only: "
             "export to a path that ends in .onnx"
         )
     return {

@@ -93,23 +93,26 @@ def export(
 def describe(policy: Exportable, cameras: Cameras) -> Metadata:
     """The specification that travels with the file, as JSON values."""
     spec = policy.spec
-    return {
-        "schema": SCHEMA,
-        "observations": {
-            name: _array(array, (spec.n_obs_steps, *array.shape))
-            | ({"dtype": "uint8"} if name in cameras.pictures else _seen(policy, name))
-            for name, array in cameras.obs.items()
-        },
-        "action": _array(spec.action, (spec.horizon, spec.action.dim)) | _seen(policy, ACTION),
-        "noise_shape": list(policy.noise_shape),
-        "control_hz": spec.control_hz,
-        "horizon": spec.horizon,
-        "n_action_steps": spec.n_action_steps,
-        "n_obs_steps": spec.n_obs_steps,
-        "env": spec.env,
-        "env_kwargs": dict(spec.env_kwargs),
-        "policy": to_dict(policy.config),
-    }
+    return _strict(
+        {
+            "schema": SCHEMA,
+            "observations": {
+                name: _array(array, (spec.n_obs_steps, *array.shape))
+                | ({"dtype": "uint8"} if name in cameras.pictures else _seen(policy, name))
+                for name, array in cameras.obs.items()
+            },
+            "action": _array(spec.action, (spec.horizon, spec.action.dim)) | _seen(policy, ACTION),
+            "noise_shape": list(policy.noise_shape),
+            "control_hz": spec.control_hz,
+            "horizon": spec.horizon,
+            "n_action_steps": spec.n_action_steps,
+            "n_obs_steps": spec.n_obs_steps,
+            "max_prefix": spec.max_prefix,
+            "env": spec.env,
+            "env_kwargs": dict(spec.env_kwargs),
+            "policy": to_dict(policy.config),
+        }
+    )
 
 
 @dataclass(frozen=True)

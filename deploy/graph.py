@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..policies.action_prefix import ACTIONS, LENGTH
 from ..policies.gaussian import GaussianActor
 from ..policies.policy import Policy
 from ..policies.steered import Steered
@@ -64,7 +65,7 @@ class Constant(nn.Module):
 
 
 class Graph(nn.Module):
-    """`policy.act` with positional inputs: each observation in the order of the spec, then the noise."""
+    """`policy.act` with positional inputs: each observation in the order of the spec, a prefix, then the noise."""
 
     def __init__(self, policy: Exportable, cameras: Cameras) -> None:
         super().__init__()
@@ -73,10 +74,19 @@ class Graph(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Observations (B, T, ...) and noise (B, N, H, A) to actions (B, H, A)."""
         *values, noise = inputs
-        context = self.policy.encode(self.cameras(dict(zip(self.policy.spec.obs, values, strict=True))))
+        seen = dict(zip([*self.policy.spec.obs, *prefix_inputs(self.policy)], values, strict=True))
+        context = self.policy.encode(self.cameras(seen))
         if isinstance(self.policy, Policy):  # its frozen steps may see by an encoder of their own
             return self.policy.forward(context.features, noise, context.frozen)
         return self.policy.forward(context.features, noise)
+
+
+def prefix_inputs(policy: Exportable) -> dict[str, Tensor]:
+    """Two rows of what such a policy takes beside observations and noise; empty if it knows no prefix."""
+    most = policy.spec.max_prefix
+    if not most:
+        return {}
+    return {ACTIONS: torch.zeros(2, most, policy.spec.action.dim), LENGTH: torch.zeros(2, dtype=torch.int64)}
 
 
 def build_graph(policy: Exportable, cameras: Cameras) -> ModelProto:
@@ -87,13 +97,14 @@ def build_graph(policy: Exportable, cameras: Cameras) -> ModelProto:
     """
     require_onnx()
     spec = policy.spec
-    names = [f"observation.{name}" for name in spec.obs] + ["noise"]
+    prefix = prefix_inputs(policy)
+    names = [*(f"observation.{name}" for name in spec.obs), *prefix, "noise"]
     # Two rows: an axis of length one would be taken for a constant.
     obs = [
         torch.zeros(2, spec.n_obs_steps, *array.shape, dtype=torch.uint8 if name in cameras.pictures else torch.float32)
         for name, array in cameras.obs.items()
     ]
-    inputs = (*obs, torch.zeros(2, *policy.noise_shape))
+    inputs = (*obs, *prefix.values(), torch.zeros(2, *policy.noise_shape))
     with torch.no_grad(), _quiet():
         graph = Graph(_with_known_times(policy), cameras).eval()
         graph(*inputs)  # what is kept from a first call must not come from the tracer

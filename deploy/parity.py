@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..policies.policy import ACTION
+from ..policies.action_prefix import ACTION, ActionPrefix
 from .arrays import center_half
 from .cameras import Cameras
 from .graph import Exportable
@@ -51,9 +51,12 @@ def certify(
     generator = torch.Generator().manual_seed(0)
     obs = _drawn(policy, cameras, generator) if observations is None else _chosen(observations, cameras, generator)
     noise = policy.noise(len(next(iter(obs.values()))), generator)
-    ours = policy.act(cameras(obs), noise).numpy()
+    prefix = _prefixes(policy, cameras(obs), generator)
+    ours = policy.act(cameras(obs) | prefix, noise).numpy()
+    begun = [{}] * len(noise) if not prefix else [{"prefix": a[:n]} for a, n in zip(*prefix.values(), strict=True)]
     try:
-        theirs = np.stack([exported.act({k: v[i] for k, v in obs.items()}, noise[i]) for i in range(len(noise))])
+        rows = ({k: v[i] for k, v in obs.items()} for i in range(len(noise)))
+        theirs = np.stack([exported.act(row, noise[i], **begun[i]) for i, row in enumerate(rows)])
     except PolicyError as error:
         raise UserError(f"the exported policy refuses the recorded data: {error}") from None
     difference = np.abs(ours - theirs)  # (N, H, A)
@@ -73,10 +76,18 @@ def certify(
         "torch": torch.__version__,
     }
     if unrounded is not None:
-        moved = np.abs(ours - unrounded.act(cameras(obs), noise).numpy()) / action_span(policy)
+        moved = np.abs(ours - unrounded.act(cameras(obs) | prefix, noise).numpy()) / action_span(policy)
         rounding = {"mean_relative_difference": float(moved.mean()), "max_relative_difference": float(moved.max())}
         certificate["rounding"] = rounding
     return certificate
+
+
+def _prefixes(policy: Exportable, obs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    # Beginnings of chunks that the policy might have been playing.
+    if not policy.spec.max_prefix:
+        return {}
+    prefix = ActionPrefix(policy.spec.max_prefix, policy.spec.action.dim)
+    return prefix.draw(policy.act(obs, generator=generator), generator)
 
 
 def action_span(policy: Exportable) -> np.ndarray:

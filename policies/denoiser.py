@@ -32,7 +32,8 @@ class Sizes:
     action_dim: int
     """A"""
     whole: int = 0
-    """length of what features begin with that belongs to all times together, as pictures stacked over time do"""
+    """length of what features begin with that belongs to all times together, as an action prefix and pictures stacked
+    over time do"""
 
     @property
     def features(self) -> int:
@@ -47,8 +48,8 @@ class Sizes:
         """
         if self.whole:
             raise UserError(
-                "this network takes observations time by time, but the encoder stacks pictures of all times: "
-                "set n_obs_steps to 1, or take another encoder"
+                "this network takes observations time by time, but an action prefix, and stacked pictures, belong to "
+                "all times: set max_prefix to 0 and n_obs_steps to 1, or take another network"
             )
 
     def by_time(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B T D"]:

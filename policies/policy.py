@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import UserError, at_least, unknown
 from ..shapes import Float, Int
 from ..spec import ArraySpec, EnvSpec, PolicySpec, split_pictures
+from .action_prefix import ACTION, ActionPrefix
 from .denoiser import Denoiser, Sizes
 from .module import ActorModule
 from .network import MLP
@@ -40,7 +41,6 @@ from .sampler import (
 )
 from .vision import Draws, Encoder, ResNet, ViT
 
-ACTION = "action"
 _transitions = lru_cache(maxsize=64)(Transitions)
 """transitions compute their coefficients once, so those in use are kept"""
 
@@ -62,6 +62,9 @@ class PolicyConfig:
     past_actions: int = 0
     """actions before the current one that the network denoises too, as those of Diffusion Policy and LeRobot do
     (n_obs_steps - 1); chains hold them behind the horizon, chunks leave them out"""
+    max_prefix: int = 0
+    """P: up to so many of a chunk's first actions may be committed already when it is made, see `action_prefix.py`;
+    behaviour cloning and distillation then teach it every number of them. 0: none"""
     tuned_from: float = 0.0
     """time from which the tuned network acts; earlier steps belong to a frozen copy. Set by fine-tuning"""
     encoder: ViT | ResNet | None = None
@@ -71,7 +74,15 @@ class PolicyConfig:
 
     def spec(self, obs: Mapping[str, ArraySpec], action: ArraySpec, control_hz: float = 0.0) -> PolicySpec:
         """The policy's specification for these observations and actions."""
-        return PolicySpec(self.seen(obs), action, self.horizon, self.n_action_steps, self.n_obs_steps, control_hz)
+        return PolicySpec(
+            self.seen(obs),
+            action,
+            self.horizon,
+            self.n_action_steps,
+            self.n_obs_steps,
+            control_hz,
+            max_prefix=self.max_prefix,
+        )
 
     def seen(self, obs: Mapping[str, ArraySpec]) -> Mapping[str, ArraySpec]:
         """Those of the observations that the policy sees, in its order.
@@ -102,7 +113,7 @@ class Context:
     """An encoded observation: made once per decision, shared by all its denoising steps."""
 
     features: Float[Tensor, "B F"]
-    """features of pictures, then the other observations, normalised and flat; what critics see"""
+    """the action prefix, features of pictures, then the other observations, normalised and flat; what critics see"""
     condition: Float[Tensor, "B C"]
     """what the network conditions on"""
     frozen: Float[Tensor, "B F"] | None = None
@@ -135,6 +146,8 @@ class Policy(ActorModule):
         self.normalizer = Normalizer({**self.flat_obs, ACTION: spec.action})
         encoder = self._build_encoder()
         seen, whole = (encoder.per_step, encoder.whole) if encoder else ((), 0)
+        self.action_prefix = ActionPrefix(spec.max_prefix, spec.action.dim)
+        whole += self.action_prefix.size
         lengths = (*seen, *(s.dim for s in self.flat_obs.values()))
         length = spec.horizon + config.past_actions
         self.sizes = Sizes(lengths, spec.n_obs_steps, length, spec.action.dim, whole)
@@ -155,7 +168,7 @@ class Policy(ActorModule):
 
     @property
     def feature_dim(self) -> int:
-        """F: length of the normalised, flat observation, pictures as their features."""
+        """F: length of the action prefix, the pictures' features and the normalised, flat observation."""
         return self.sizes.features
 
     # Observations
@@ -164,7 +177,7 @@ class Policy(ActorModule):
         """The context of physical observations, name -> (B, T, ...); each picture is encoded once.
 
         Args:
-            obs: with pictures as bytes.
+            obs: with pictures as bytes; where the policy knows prefixes, maybe with one.
             augment: how pictures change, from `draw_augmentation`; None: they stay.
 
         Raises:
@@ -183,14 +196,15 @@ class Policy(ActorModule):
             UserError: as `encode`.
         """
         states = self._states(obs)
+        first = self.action_prefix.features(obs, self.normalizer)
         encoder = encoder or self.network.encoder
         if encoder is None:
-            return torch.cat([x.flatten(1) for x in states], 1)
+            return torch.cat([*first, *(x.flatten(1) for x in states)], 1)
         weights = next(encoder.parameters())
         batch = next(iter(obs.values())).shape[0]  # `len` would be a constant of an exported graph
         none = weights.new_empty(batch, encoder.n_obs_steps, 0)
         seen = encoder(torch.cat([none, *states], 2), obs, augment)
-        return torch.cat([seen, *(x.flatten(1) for x in states)], 1)
+        return torch.cat([*first, seen, *(x.flatten(1) for x in states)], 1)
 
     def _states(self, obs: Mapping[str, Tensor]) -> list[Float[Tensor, "B T S"]]:
         """What is not a picture, normalised."""
@@ -381,7 +395,7 @@ class Policy(ActorModule):
         self._check_noise(noise, needs_steps=not self.config.sampler.deterministic)
         step = self._step(self.context(features, frozen))
         action = denoise(step, self.transitions(), noise.to(self.dtype))[:, : self.spec.horizon]
-        return self.normalizer.denormalize(ACTION, action)
+        return self.normalizer.denormalize(ACTION, self.action_prefix.hold(features, action))
 
     def _check_noise(self, noise: Tensor, *, needs_steps: bool) -> None:
         n, horizon, dim = (1 + self.config.sampler.steps if needs_steps else 1, *self.noise_shape[1:])

@@ -1,6 +1,6 @@
 """An exported policy: observations in, action chunks out.
 
-Shapes: B batch, T observations, D elements, N draws, H horizon, A action dim.
+Shapes: B batch, T observations, D elements, N draws, H horizon, A action dim, P most committed actions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Policy:
     """Deterministic given its noise; physical units on both sides.
 
     `run` maps `observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A) to actions
-    (B, H, A); what is no picture is float32. `digest` is the SHA-256 of the file it came from.
+    (B, H, A); what is no picture is float32. With `spec.max_prefix` it also takes `prefix_actions` (B, P, A) and
+    `prefix_len` (B,), int64. `digest` is the SHA-256 of the file it came from.
     """
 
     def __init__(self, run: Run, metadata: dict[str, Any], name: str = "policy", digest: str = "") -> None:
@@ -63,22 +64,35 @@ class Policy:
             raise PolicyError(f"{name} was not written by `noisepilot export`")
         return Policy(run, metadata, name, hashlib.sha256(content).hexdigest())
 
-    def act(self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None) -> Array:
+    def act(
+        self,
+        obs: Mapping[str, Any],
+        noise: Any = None,
+        *,
+        generator: np.random.Generator | None = None,
+        prefix: Any = None,
+    ) -> Array:
         """Action chunk (H, A) for one observation, name -> (T, ...); (B, H, A) for a batch, name -> (B, T, ...).
 
         Args:
             obs: physical units, pictures as uint8; names the policy does not know are ignored.
             noise: (N, H, A), or (B, N, H, A) for a batch; drawn if None.
             generator: what the noise is drawn from; None: a fresh stream per loaded policy.
+            prefix: (n, A), or (B, n, A) for a batch, n <= `spec.max_prefix`: actions that are committed already, from
+                the moment of the observation on; the chunk begins with them. None: it is free.
 
         Raises:
-            PolicyError: for an observation that is missing, misshapen or not finite, or misshapen noise.
+            PolicyError: for an observation that is missing, misshapen or not finite, or misshapen noise or prefix.
         """
-        feeds, batched = self.feeds(obs, noise, generator)
+        feeds, batched = self.feeds(obs, noise, generator, prefix)
         return self.run(feeds) if batched else self.run(feeds)[0]
 
     def feeds(
-        self, obs: Mapping[str, Any], noise: Any = None, generator: np.random.Generator | None = None
+        self,
+        obs: Mapping[str, Any],
+        noise: Any = None,
+        generator: np.random.Generator | None = None,
+        prefix: Any = None,
     ) -> tuple[dict[str, Array], bool]:
         """What `run` takes, checked, from what `act` takes; and whether that was a batch. Raises as `act` does."""
         feeds = {"observation." + name: self._observation(name, obs) for name in self.spec.observations}
@@ -88,13 +102,28 @@ class Policy:
             raise PolicyError(f"observations differ in batch size: {[a.shape for a in feeds.values()]}")
         lead = leads.pop()
         feeds["noise"] = self._noise(lead, noise, generator)
-        return (feeds, True) if lead else ({name: array[None] for name, array in feeds.items()}, False)
+        feeds.update(self._prefix(lead, prefix))
+        return (feeds, True) if lead else ({name: np.asarray(array)[None] for name, array in feeds.items()}, False)
 
     def _noise(self, lead: tuple[int, ...], noise: Any, generator: np.random.Generator | None) -> Array:
         shape = lead + self.spec.noise_shape
         if noise is None:
             return (generator or self._generator).standard_normal(shape, np.float32)
         return _checked("noise", noise, shape)
+
+    def _prefix(self, lead: tuple[int, ...], prefix: Any) -> dict[str, Array]:
+        most, dim = self.spec.max_prefix, self.spec.action["shape"][1]
+        if not most:
+            if prefix is not None:
+                raise PolicyError("this policy knows no prefix: train it with --policy.max-prefix, or leave prefix out")
+            return {}
+        actions = np.zeros((*lead, 0, dim)) if prefix is None else np.asarray(prefix)
+        count = actions.shape[-2] if actions.ndim > 1 else 0
+        if count > most:
+            raise PolicyError(f"prefix has {count} actions, the policy takes at most {most}: replan sooner")
+        held = np.zeros((*lead, most, dim), np.float32)
+        held[..., :count, :] = _checked("prefix", actions, (*lead, count, dim))
+        return {"prefix_actions": held, "prefix_len": np.full(lead, count, np.int64)}
 
     def _observation(self, name: str, obs: Mapping[str, Any]) -> Array:
         if name not in obs:

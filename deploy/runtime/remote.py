@@ -60,7 +60,14 @@ class RemotePolicy(Policy):
             self.close()
             raise
 
-    def act(self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None) -> Array:
+    def act(
+        self,
+        obs: Mapping[str, Any],
+        noise: Any = None,
+        *,
+        generator: np.random.Generator | None = None,
+        prefix: Any = None,
+    ) -> Array:
         """Action chunk (H, A), or (B, H, A) for a batch, as `Policy.act`.
 
         An openpi server gets the observations of `spec` without their time axis, which must have length 1, types as
@@ -70,9 +77,9 @@ class RemotePolicy(Policy):
             PolicyError: also if the server refuses, is gone, does not answer in time, or now serves another policy.
         """
         if self._own:
-            return super().act(obs, noise, generator=generator)
-        if noise is not None:
-            raise PolicyError(f"{self._link.address} draws its noise itself: leave it out")
+            return super().act(obs, noise, generator=generator, prefix=prefix)
+        if noise is not None or prefix is not None:
+            raise PolicyError(f"{self._link.address} draws its noise itself and knows no prefix: leave them out")
         return self._exchange(pack(question(self.spec, obs)), None, self.spec.action["shape"], again=False)
 
     def close(self) -> None:
@@ -94,7 +101,10 @@ class RemotePolicy(Policy):
     def _ask(self, feeds: dict[str, Array]) -> Array:
         obs = {name: feeds["observation." + name] for name in self.spec.observations}
         number = next(self._numbers)
-        frame = pack({**obs, OWN: {"id": number, "noise": feeds["noise"]}})
+        own = {"id": number, "noise": feeds["noise"]}
+        if self.spec.max_prefix and (count := feeds["prefix_len"][0]):  # of one call, so all rows have the same length
+            own["prefix"] = feeds["prefix_actions"][:, :count]
+        frame = pack({**obs, OWN: own})
         return self._exchange(frame, number, (len(feeds["noise"]), *self.spec.action["shape"]), again=True)
 
     def _exchange(self, frame: bytes, number: int | None, shape: tuple[int, ...], *, again: bool) -> Array:

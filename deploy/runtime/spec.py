@@ -32,6 +32,8 @@ class Spec:
     horizon: int
     n_action_steps: int
     n_obs_steps: int
+    max_prefix: int = 0
+    """P: so many of a chunk's first actions may be committed already when it is made"""
     env: str = ""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -56,6 +58,7 @@ def read_spec(metadata: dict[str, Any], name: str) -> Spec:
             horizon=int(metadata["horizon"]),
             n_action_steps=int(metadata["n_action_steps"]),
             n_obs_steps=int(metadata["n_obs_steps"]),
+            max_prefix=int(metadata.get("max_prefix", 0)),
             env=str(metadata["env"]),
             env_kwargs=dict(metadata.get("env_kwargs", {})),
         )

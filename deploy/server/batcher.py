@@ -132,6 +132,8 @@ def warm_up(policy: Policy, max_rows: int) -> None:
         for name, array in policy.spec.observations.items()
     }
     inputs["noise"] = (policy.spec.noise_shape, "float32")
+    if most := policy.spec.max_prefix:
+        inputs |= {"prefix_actions": ((most, policy.spec.action["shape"][1]), "float32"), "prefix_len": ((), "int64")}
     for rows in dict.fromkeys([1, max_rows]):
         for _ in range(WARM_UP):
             play(policy, [{name: np.zeros((rows, *shape), dtype) for name, (shape, dtype) in inputs.items()}])

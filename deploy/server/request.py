@@ -1,6 +1,6 @@
 """What a message to the server may hold, checked against the policy's specification while it is read.
 
-Shapes: B rows, T observations, D elements, N draws, H horizon, A action dim.
+Shapes: B rows, T observations, D elements, N draws, H horizon, A action dim, n committed actions.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Request:
     """name -> (T, D) or (B, T, D), float32; pictures stay uint8"""
     noise: Array | None = None
     """(N, H, A) or (B, N, H, A); None: the server draws"""
+    prefix: Array | None = None
+    """(n, A) or (B, n, A); None: nothing is committed"""
     number: int | None = None
     """returned with the answer"""
     expects: Mapping[str, Any] | None = None
@@ -38,7 +40,8 @@ class Request:
 
 def largest(spec: Spec, max_rows: int) -> int:
     """Bytes that a message may have."""
-    shapes = [*(array["shape"] for array in spec.observations.values()), spec.noise_shape]
+    prefix = (spec.max_prefix, spec.action["shape"][1])
+    shapes = [*(array["shape"] for array in spec.observations.values()), spec.noise_shape, prefix]
     return SLACK + 8 * max_rows * sum(int(np.prod(shape)) for shape in shapes)
 
 
@@ -60,11 +63,11 @@ def read_request(frame: bytes, spec: Spec, max_rows: int) -> Request:
         else:
             reader.skip()
     reader.end()
-    return Request(obs, own.noise, own.number)
+    return Request(obs, own.noise, own.prefix, own.number)
 
 
 def _own(reader: Reader, frame: bytes, spec: Spec, max_rows: int) -> Request:
-    noise = number = None
+    noise = prefix = number = None
     for key in reader.entries():
         if key == "expects":
             return Request(expects=_expected(frame))
@@ -72,9 +75,18 @@ def _own(reader: Reader, frame: bytes, spec: Spec, max_rows: int) -> Request:
             number = reader.take(INTEGER, "number")
         elif key == "noise":
             noise = _fitting(reader.array(key), key, spec.noise_shape, max_rows)
+        elif key == "prefix" and spec.max_prefix:
+            prefix = _prefix(reader.array(key), spec, max_rows)
         else:
             raise WireError(f"'{OWN}' has no entry {key[:40]!r}")
-    return Request(noise=noise, number=number)
+    return Request(noise=noise, prefix=prefix, number=number)
+
+
+def _prefix(array: Array, spec: Spec, max_rows: int) -> Array:
+    count = array.shape[-2] if array.ndim in (2, 3) else 0
+    if count > spec.max_prefix:
+        raise PolicyError(f"prefix has {count} actions, the policy takes at most {spec.max_prefix}: replan sooner")
+    return _fitting(array, "prefix", (count, spec.action["shape"][1]), max_rows)
 
 
 def _fitting(array: Array, what: str, shape: tuple[int, ...], max_rows: int) -> Array:

@@ -187,7 +187,7 @@ class Server:
             request = read_request(frame, self.policy.spec, self.settings.max_batch)
             if request.expects is not None:
                 return self._compare(request.expects)
-            feeds, batched = self.policy.feeds(request.obs, request.noise)
+            feeds, batched = self.policy.feeds(request.obs, request.noise, prefix=request.prefix)
             answer = await self._batcher.submit(feeds)
         except WireError as error:
             raise _Refusal("malformed", str(error)) from None

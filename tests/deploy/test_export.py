@@ -80,7 +80,7 @@ def test_parity_of_a_unet(tmp_path):
     exported = Exported.load(export(policy, tmp_path / "unet.onnx", provenance={}))
     for batch in (1, 7):
         assert difference(policy, exported, batch) < 1e-5
-    with pytest.raises(UserError, match=r"without pictures or past_actions only: export to a path that ends in \.onnx"):
+    with pytest.raises(UserError, match=r"past_actions or max_prefix only: export to a path that ends in \.onnx"):
         export(policy, tmp_path / "unet.npz", provenance={})
 
 

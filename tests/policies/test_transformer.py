@@ -170,7 +170,7 @@ def test_exported_graph_acts_the_same(tmp_path, config):
         obs, noise = observe(policy, batch), policy.noise(batch, generator(2))
         theirs = exported.act({k: v.numpy() for k, v in obs.items()}, noise.numpy())
         assert abs(theirs - policy.act(obs, noise).numpy()).max() < 1e-5
-    with pytest.raises(UserError, match=r"without pictures or past_actions only: export to a path that ends in \.onnx"):
+    with pytest.raises(UserError, match=r"past_actions or max_prefix only: export to a path that ends in \.onnx"):
         export(policy, tmp_path / "p.npz", provenance={})
 
 
@@ -201,5 +201,5 @@ def test_refusals(settings, words):
 def test_features_of_all_times_together_are_refused():
     sizes = Sizes((3,), 2, 4, 2, whole=8)
     for config in (TINY, UNet((8,), groups=4, last_groups=4, local=True)):
-        with pytest.raises(UserError, match="set n_obs_steps to 1"):
+        with pytest.raises(UserError, match="n_obs_steps to 1"):
             config.build(sizes)
