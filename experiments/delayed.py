@@ -7,14 +7,14 @@ the control loop (`deploy/runtime/player.py`). While the robot waits, the simula
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..deploy.runtime import Chunking, Delays, PolicyError
-from ..deploy.runtime.planner import Answer, Faults, Request, ask
+from ..deploy.runtime.planner import Answer, Faults, Request, ask, words
 from ..deploy.runtime.player import Player
 from ..deploy.runtime.seams import Seams, action_range
 from ..envs.core import Core, Step
@@ -47,7 +47,7 @@ def play_delayed(
     Starts, noise and faults of an episode depend on its seed alone, so episodes of two calls can be paired.
 
     Args:
-        policy: as the control loop takes it; whole batches are asked at once where there is nothing to continue.
+        policy: as the control loop takes it; asked for all slots at once where that can be.
         env: N slots.
         seeds: one per episode.
         hz: ticks per second, which makes ticks of milliseconds.
@@ -190,20 +190,31 @@ class _Field:
 
 
 def decide(policy: Any, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, Exception | None]]:
-    """A chunk, or why there is none, per request; plain ones in one call."""
-    if len(requests) > 1 and all(request.prefix is None for request in requests):
-        obs = {name: np.stack([request.obs[name] for request in requests]) for name in requests[0].obs}
-        shape = policy.spec.noise_shape
-        noise = np.stack([request.generator.standard_normal(shape, np.float32) for request in requests])
-        try:
-            return [(chunk, None) for chunk in policy.act(obs, noise)]
-        except PolicyError:  # one bad observation spoils the batch
-            return [_caught(policy.act, request.obs, row) for request, row in zip(requests, noise, strict=True)]
-    return [_caught(ask, policy, request) for request in requests]
+    """A chunk, or why there is none, per request; those with prefixes of one length in one call."""
+    groups: dict[Any, list[int]] = {}
+    for i, request in enumerate(requests):
+        groups.setdefault((request.prefix is not None and len(request.prefix), request.frozen), []).append(i)
+    found: dict[int, tuple[np.ndarray | None, Exception | None]] = {}
+    for rows in groups.values():
+        found.update(zip(rows, _together(policy, [requests[i] for i in rows]), strict=True))
+    return [found[i] for i in range(len(requests))]
 
 
-def _caught(act: Callable[..., np.ndarray], *args: Any) -> tuple[np.ndarray | None, Exception | None]:
+def _together(policy: Any, requests: Sequence[Request]) -> list[tuple[np.ndarray | None, Exception | None]]:
+    if len(requests) == 1:
+        return [_caught(policy, requests[0])]
+    obs = {name: np.stack([request.obs[name] for request in requests]) for name in requests[0].obs}
+    shape = policy.spec.noise_shape
+    noise = np.stack([request.generator.standard_normal(shape, np.float32) for request in requests])
+    prefix = None if requests[0].prefix is None else np.stack([request.prefix for request in requests])
     try:
-        return act(*args), None
+        return [(chunk, None) for chunk in policy.act(obs, noise, **words(prefix, requests[0].frozen))]
+    except PolicyError:  # one bad observation spoils the batch
+        return [_caught(policy, request, row) for request, row in zip(requests, noise, strict=True)]
+
+
+def _caught(policy: Any, request: Request, noise: Any = None) -> tuple[np.ndarray | None, Exception | None]:
+    try:
+        return ask(policy, request, noise), None
     except PolicyError as error:
         return None, error

@@ -62,28 +62,39 @@ def _choices(curve: Curve, chosen: dict[float, Cell]) -> list[str]:
         mode, counts = cells[0].chunking.mode, list(dict.fromkeys(str(cell.chunking.execute) for cell in cells))
         span = f"{delays[0]:g}" if len(delays) == 1 else f"{delays[0]:g} to {delays[-1]:g}"
         words = f"At {span} ms: {mode}, execute {', then '.join(counts)} of {curve.horizon} actions"
-        said.append(f"{words} ({_values(curve, cells)}). {_why(curve, delays[-1], cells[-1])}")
+        said.append(f"{words} ({_values(curve, cells)}). {_why(curve, {delay: chosen[delay] for delay in delays})}")
     return said
 
 
-def _why(curve: Curve, delay: float, cell: Cell) -> str:
-    others = [other for other in curve.at[delay] if other.chunking.mode != cell.chunking.mode]
-    if not others:
-        over = any(text.endswith(f" at {delay:g} ms") for text in curve.skipped)
+def _why(curve: Curve, chosen: dict[float, Cell]) -> str:
+    mode = next(iter(chosen.values())).chunking.mode
+    against = {delay: other for delay in chosen if (other := _other(curve.at[delay], mode)) is not None}
+    if not against:
+        over = any(text.endswith(f" at {delay:g} ms") for text in curve.skipped for delay in chosen)
         return "In other modes a chunk is over before it arrives." if over else "Nothing else was measured."
-    if not cell.ticks:
+    if not any(cell.ticks for cell in chosen.values()):
         return "Without delay the modes do not differ."
-    other = next((o for o in others if o.chunking.mode == "sync"), others[0])
-    found, sooner = versus(other, cell), seconds_saved(other, cell)
-    if cell.chunking.mode == "sync":
+    if mode == "sync":
         return "No other mode is shown to be better, and it is the simplest."
-    if found.sure:
-        return f"At {delay:g} ms {other.chunking.mode} reaches {_value(curve, found.a)}."
-    assert sooner is not None
-    return (
-        f"No mode surely succeeds more often, but at {delay:g} ms it gets there in {sooner.b:.3g} s, "
-        f"{other.chunking.mode} in {sooner.a:.3g} s."
+    found = {delay: versus(other, chosen[delay]) for delay, other in against.items()}
+    sure = {delay: one.difference.mean for delay, one in found.items() if one.sure and one.difference.mean > 0}
+    if sure:
+        delay = max(sure, key=lambda delay: sure[delay])
+        return f"At {delay:g} ms {against[delay].chunking.mode} reaches {_value(curve, found[delay].a)}."
+    delay = max(against)
+    sooner, other = seconds_saved(against[delay], chosen[delay]), against[delay].chunking.mode
+    beaten = (
+        ""
+        if sooner is None
+        else f"; at {delay:g} ms {mode} gets there in {sooner.b:.3g} s, {other} in {sooner.a:.3g} s"
     )
+    return f"No mode surely succeeds more often{beaten}."
+
+
+def _other(cells: list[Cell], mode: str) -> Cell | None:
+    """What a chosen mode is held against: sync, or else any other."""
+    others = [cell for cell in cells if cell.chunking.mode != mode]
+    return next((cell for cell in others if cell.chunking.mode == "sync"), others[0] if others else None)
 
 
 def _losses(curve: Curve, chosen: dict[float, Cell]) -> list[str]:

@@ -1,11 +1,16 @@
-"""The verb `latency`: how much delay a policy bears, in which mode of the control loop; imports no torch."""
+"""The verb `latency`: how much delay a policy bears, in which mode of the control loop.
+
+Imports torch only for policies in it, which have not been exported.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -20,7 +25,8 @@ class Latency:
     """Measure success against delay in every mode of the control loop, and say which to run."""
 
     policy: tyro.conf.Positional[str]
-    """file written by `noisepilot export`, or address of `noisepilot serve`"""
+    """file written by `noisepilot export`, address of `noisepilot serve`, or policy folder or run, whose flow is guided
+    along the running chunk in mode rtc"""
     env: EnvRef = field(default_factory=EnvRef)
     """empty: the one the policy was made for"""
     delays: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)
@@ -54,7 +60,7 @@ class Latency:
 def latency(argv: Sequence[str]) -> int:
     """`noisepilot latency POLICY [--delays ... --modes ...]`; returns the exit code."""
     config = parse(Latency, argv, "noisepilot latency")
-    from ..deploy.runtime import Delays, PolicyError, open_policy
+    from ..deploy.runtime import Delays, PolicyError
     from ..envs import make_core
     from .deploy_verbs import check_fit
     from .latency import Grid, measure, modes_of, save
@@ -62,7 +68,7 @@ def latency(argv: Sequence[str]) -> int:
     from .latency_page import render
 
     try:
-        policy = open_policy(config.policy, token=read_token(config.token_file))
+        policy = _player(config)
         delays = [Delays(delay, config.jitter_ms, config.drop) for delay in dict.fromkeys(config.delays)]
     except PolicyError as error:
         raise UserError(str(error)) from None
@@ -79,6 +85,23 @@ def latency(argv: Sequence[str]) -> int:
     save(curve, config.out, advice, render(curve, advice))
     print(json.dumps(curve.to_json(advice)) if config.json else "\n".join([*advice, str(config.out / "latency.html")]))
     return 0
+
+
+def _player(config: Latency) -> Any:
+    from ..deploy.runtime import open_policy
+
+    if not Path(config.policy).is_dir():
+        return open_policy(config.policy, token=read_token(config.token_file))
+    from ..deploy.graph import exportable
+    from ..deploy.in_torch import Guided, InTorch
+    from ..policies.policy import Policy
+    from ..policies.storage import find_policy, load_policy
+
+    policy = exportable(load_policy(find_policy(Path(config.policy)), device="cpu"), config.policy)
+    if isinstance(policy, Policy) and not policy.spec.max_prefix:
+        with suppress(UserError):  # of another kind than guidance needs: it plays in the other modes
+            return Guided(policy)
+    return InTorch(policy)
 
 
 def _say(cell: object) -> None:

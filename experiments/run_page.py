@@ -103,7 +103,7 @@ def _planning(traces: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) ->
                 number,
             ),
         ]
-    if len(late):
+    if late.any():
         by = Line("lateness", np.arange(len(late)) / report["hz"], late)
         figures.append(("Milliseconds by which deadlines were missed", by, "seconds", number))
     return '<div class="grid2">{}</div>'.format(

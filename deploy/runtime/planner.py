@@ -50,14 +50,16 @@ class Answer(NamedTuple):
     """spent in the policy"""
 
 
-def ask(policy: Any, request: Request) -> np.ndarray:
-    """The policy's chunk (H, A) for one request."""
-    words: dict[str, Any] = {}
-    if request.prefix is not None:
-        words["prefix"] = request.prefix
-    if request.frozen is not None:
-        words["frozen"] = request.frozen
-    return policy.act(request.obs, generator=request.generator, **words)
+def ask(policy: Any, request: Request, noise: np.ndarray | None = None) -> np.ndarray:
+    """The policy's chunk (H, A) for one request; its noise (N, H, A), or else drawn by the request's generator."""
+    drawn = {"generator": request.generator} if noise is None else {"noise": noise}
+    return policy.act(request.obs, **drawn, **words(request.prefix, request.frozen))
+
+
+def words(prefix: np.ndarray | None, frozen: int | None) -> dict[str, Any]:
+    """What a policy is told of committed actions: nothing, if it may not know such words."""
+    found = {"prefix": prefix, "frozen": frozen}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)

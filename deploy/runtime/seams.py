@@ -1,7 +1,7 @@
 """How hard a robot is jerked where one chunk follows another, against inside of chunks.
 
 Jerk is the mean absolute third difference of four commands in a row, each element as a fraction of the action's range.
-Four commands of which not all come from one chunk span a seam. Shapes: A action dim.
+Four commands of which not all come from one chunk span a seam; four that all hold are neither. Shapes: A action dim.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from .buffer import NONE
 
 WINDOW = 4
 """commands of a third difference"""
@@ -48,8 +50,9 @@ class Seams:
         self.count += bool(self._sources) and self._sources[-1] != source
         self._commands.append(np.asarray(command, np.float64) / self.width)
         self._sources.append(source)
-        if len(self._commands) == WINDOW:
-            where = "inside" if len(set(self._sources)) == 1 else "seams"
+        sources = set(self._sources)
+        if len(self._commands) == WINDOW and sources != {NONE}:
+            where = "inside" if len(sources) == 1 else "seams"
             self.sums[where] += float(np.abs(BINOMIAL @ np.stack(self._commands)).mean())
             self.windows[where] += 1
 

@@ -40,10 +40,11 @@ class Ticker:
         self.prefixes = []
 
     def act(self, obs, noise=None, *, generator=None, prefix=None):
-        if noise is not None and not noise.any():  # warm-up
+        if noise is not None and not np.any(noise):  # warm-up
             return np.zeros((self.spec.horizon, 1), np.float32)
         if np.ndim(obs["state"]) == 3:
-            return np.stack([self.act({"state": row}, generator=generator) for row in obs["state"]])
+            rows = [None] * len(noise) if prefix is None else prefix
+            return np.stack([self.act({"state": o}, prefix=p) for o, p in zip(obs["state"], rows, strict=True)])
         if self.cost_s:
             time.sleep(self.cost_s)
         tick = int(obs["state"][-1, 0])

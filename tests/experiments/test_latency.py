@@ -164,7 +164,7 @@ def test_equal_success_is_decided_by_time_and_then_by_simplicity():
     few = advise(curve(cell("sync", 0, 0.5, episodes=10), cell("sync", 50, 0.5, episodes=10)))
     assert few[-1].startswith("With 10 episodes intervals are wide")
     sooner = advise(curve(cell("sync", 20, 0.9, goal=3.0), cell("async", 20, 0.9)))
-    assert "at 20 ms it gets there in 2.04 s, sync in 3.04 s" in sooner[0]
+    assert "at 20 ms async gets there in 2.04 s, sync in 3.04 s" in sooner[0]
 
 
 def test_the_page():
@@ -207,7 +207,7 @@ def test_run_in_a_mode_with_a_page(file, tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[-2]
     assert line.startswith("mode async   execute 2   seams ")
     html = page.read_text()
-    assert html.count("<svg") == 5  # two elements, three plots of planning
+    assert html.count("<svg") >= 4  # two elements, two plots of planning; a third one where deadlines were missed
     assert not re.search(r"<script|https?://|src=|nan<", html)
     with pytest.raises(UserError, match="mode rtc needs a policy"):
         run([*words, "--mode", "rtc"])
