@@ -55,12 +55,6 @@ class Cell:
         """Mode and actions executed, "async, 4"."""
         return f"{self.chunking.mode}, {self.chunking.execute}"
 
-    @cached_property
-    def value(self) -> Interval:
-        """Success rate where the environment knows success, else return."""
-        ledger = self.played.ledger
-        return ledger.success_interval() or ledger.return_interval()
-
     def to_json(self) -> dict[str, Any]:
         """Headline numbers, and one column per episode."""
         ledger, success = self.played.ledger, self.played.ledger.success_interval()
@@ -98,10 +92,16 @@ class Curve:
     skipped: tuple[str, ...] = ()
     """what could not be played, and why"""
 
-    @property
+    @cached_property
     def binary(self) -> bool:
-        """The value is a success rate."""
-        return self.cells[0].played.ledger.has_success
+        """Cells are judged by success; where the environment knows none, or no episode had any, by return."""
+        ledgers = [cell.played.ledger for cell in self.cells]
+        return all(ledger.has_success for ledger in ledgers) and any(ledger.success.any() for ledger in ledgers)
+
+    def value(self, cell: Cell) -> Interval:
+        """Success rate or return."""
+        ledger = cell.played.ledger
+        return (ledger.success_interval() if self.binary else None) or ledger.return_interval()
 
     @property
     def at(self) -> dict[float, list[Cell]]:

@@ -16,7 +16,7 @@ JERKY = 2.0
 
 def advise(curve: Curve) -> list[str]:
     """Sentences: which mode and how many actions at which delay, what is lost all the same, and what would help."""
-    chosen = {delay: choose(cells) for delay, cells in curve.at.items()}
+    chosen = {delay: choose(curve, cells) for delay, cells in curve.at.items()}
     said = _choices(curve, chosen)
     said += _losses(curve, chosen)
     said += _starving(curve, chosen)
@@ -29,21 +29,21 @@ def advise(curve: Curve) -> list[str]:
     return said
 
 
-def choose(cells: list[Cell]) -> Cell:
+def choose(curve: Curve, cells: list[Cell]) -> Cell:
     """The cell to run at a delay: the simplest mode that no other surely beats, in success or else in time to it."""
     best = cells[0]
     for cell in cells[1:]:
-        found, sooner = versus(best, cell), seconds_saved(best, cell)
+        found, sooner = versus(curve, best, cell), seconds_saved(best, cell)
         saves = sooner is not None and sooner.sure and sooner.difference.mean < 0
         if found.difference.mean > 0 if found.sure else saves:
             best = cell
     return best
 
 
-def versus(a: Cell, b: Cell) -> Difference:
+def versus(curve: Curve, a: Cell, b: Cell) -> Difference:
     """B's value minus A's over the same episodes."""
     ours, theirs = a.played.ledger, b.played.ledger
-    if ours.has_success:
+    if curve.binary:
         return difference(ours.success, theirs.success, binary=True)
     return difference(ours.returns, theirs.returns)
 
@@ -76,7 +76,7 @@ def _why(curve: Curve, chosen: dict[float, Cell]) -> str:
         return "Without delay the modes do not differ."
     if mode == "sync":
         return "No other mode is shown to be better, and it is the simplest."
-    found = {delay: versus(other, chosen[delay]) for delay, other in against.items()}
+    found = {delay: versus(curve, other, chosen[delay]) for delay, other in against.items()}
     sure = {delay: one.difference.mean for delay, one in found.items() if one.sure and one.difference.mean > 0}
     if sure:
         delay = max(sure, key=lambda delay: sure[delay])
@@ -88,7 +88,7 @@ def _why(curve: Curve, chosen: dict[float, Cell]) -> str:
         if sooner is None
         else f"; at {delay:g} ms {mode} gets there in {sooner.b:.3g} s, {other} in {sooner.a:.3g} s"
     )
-    return f"No mode surely succeeds more often{beaten}."
+    return f"No mode is surely better{beaten}."
 
 
 def _other(cells: list[Cell], mode: str) -> Cell | None:
@@ -101,7 +101,7 @@ def _losses(curve: Curve, chosen: dict[float, Cell]) -> list[str]:
     delays = list(chosen)
     first, kept = chosen[delays[0]], delays[0]
     for delay in delays[1:]:
-        found = versus(first, chosen[delay])
+        found = versus(curve, first, chosen[delay])
         if found.sure and found.difference.mean < 0:
             scale, unit = (100, " points") if curve.binary else (1, "")
             low, high = sorted(-scale * x for x in (found.difference.low, found.difference.high))
@@ -158,7 +158,7 @@ def _runs(chosen: dict[float, Cell]) -> list[list[float]]:
 
 
 def _values(curve: Curve, cells: list[Cell]) -> str:
-    means = [_value(curve, cell.value.mean) for cell in cells]
+    means = [_value(curve, curve.value(cell).mean) for cell in cells]
     return " to ".join(dict.fromkeys([means[0], means[-1]]))
 
 

@@ -58,7 +58,7 @@ def _series(curve: Curve) -> dict[str, list[Cell]]:
 def _figures(curve: Curve) -> str:
     series = _series(curve)
     show = percent if curve.binary else number
-    figures = [("Success rate" if curve.binary else "Return", _lines(series, value=lambda cell: cell.value), show)]
+    figures = [("Success rate" if curve.binary else "Return", _lines(series, value=curve.value), show)]
     figures.append(("Seconds per episode", _lines(series, number_of=mean_seconds), number))
     figures.append(("Jerk where chunks meet", _lines(series, number_of=lambda cell: _jerk(cell, "seams")), number))
     figures.append(("Ticks without a plan", _lines(series, number_of=lambda cell: cell.played.starved), percent))
@@ -101,8 +101,8 @@ def _table(curve: Curve) -> str:
             f"{delay:g} ms<small>{cell.ticks} ticks</small>",
             escape(cell.chunking.mode),
             str(cell.chunking.execute),
-            f"<b>{show(cell.value.mean)}</b>",
-            f"{show(cell.value.low)} to {show(cell.value.high)}",
+            f"<b>{show(curve.value(cell).mean)}</b>",
+            f"{show(curve.value(cell).low)} to {show(curve.value(cell).high)}",
             f"{mean_seconds(cell):.3g}",
             percent(round(cell.played.starved, 3)),
             *(number(_jerk(cell, where)) for where in ("seams", "inside")),

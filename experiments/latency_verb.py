@@ -108,6 +108,9 @@ def _say(cell: object) -> None:
     from .latency import Cell
 
     assert isinstance(cell, Cell)
-    kind = "success" if cell.played.ledger.has_success else "return"
+    ledger = cell.played.ledger
+    found = f"return {ledger.return_interval()}"
+    if success := ledger.success_interval():
+        found = f"success {success}   {found}"
     starved = f"   without a plan {100 * cell.played.starved:.0f} %" if cell.played.starved else ""
-    print(f"{cell.delays.delay_ms:>6g} ms   {cell.name:<12} {kind} {cell.value}{starved}", flush=True)
+    print(f"{cell.delays.delay_ms:>6g} ms   {cell.name:<12} {found}{starved}", flush=True)

@@ -119,7 +119,7 @@ def cell(mode, delay, rate, goal=2.0, starved=0.0, jerk=1.0, episodes=100, horiz
     ledger = Ledger(
         env="Toy",
         seed=np.arange(episodes),
-        returns=success,
+        returns=success.copy(),
         length=(100 * seconds).astype(int),
         success=success,
         time_s=seconds,
@@ -158,13 +158,23 @@ def test_advice():
 
 
 def test_equal_success_is_decided_by_time_and_then_by_simplicity():
-    assert choose([cell("sync", 20, 0.9), cell("async", 20, 0.88)]).chunking.mode == "sync"
-    assert choose([cell("sync", 20, 0.9, goal=3.0), cell("async", 20, 0.9)]).chunking.mode == "async"
-    assert choose([cell("sync", 20, 0.9, goal=3.0), cell("async", 20, 0.5)]).chunking.mode == "sync"
+    def chosen(*cells):
+        return choose(curve(*cells), list(cells)).chunking.mode
+
+    assert chosen(cell("sync", 20, 0.9), cell("async", 20, 0.88)) == "sync"
+    assert chosen(cell("sync", 20, 0.9, goal=3.0), cell("async", 20, 0.9)) == "async"
+    assert chosen(cell("sync", 20, 0.9, goal=3.0), cell("async", 20, 0.5)) == "sync"
     few = advise(curve(cell("sync", 0, 0.5, episodes=10), cell("sync", 50, 0.5, episodes=10)))
     assert few[-1].startswith("With 10 episodes intervals are wide")
     sooner = advise(curve(cell("sync", 20, 0.9, goal=3.0), cell("async", 20, 0.9)))
     assert "at 20 ms async gets there in 2.04 s, sync in 3.04 s" in sooner[0]
+
+
+def test_where_nothing_succeeds_returns_decide():
+    cells = [cell("sync", 20, 0.0), cell("async", 20, 0.0)]
+    cells[1].played.ledger.returns[:] = 5.0
+    found = advise(curve(*cells))
+    assert found[0] == "At 20 ms: async, execute 6 of 8 actions (a return of 5). At 20 ms sync reaches a return of 0."
 
 
 def test_the_page():
