@@ -194,19 +194,18 @@ def test_faults_are_those_of_the_seed():
 @pytest.mark.parametrize("mode", ["async", "rtc"])
 def test_beside_control_in_real_time(mode):
     """A policy of 35 ms at 100 Hz: every action is that of its tick, whatever the planning took."""
-    policy, env, traces = Ticker(24, 8, max_prefix=16, cost_s=0.035), Ticks(1, 120), []
+    policy, env, traces = Ticker(64, 8, max_prefix=16, cost_s=0.035), Ticks(1, 120), []
     report = run_loop(policy, env, hz=HZ, chunking=Chunking(mode), traces=traces)
     assert env.executed[0] == list(range(120))
     assert report["starved"] == report["held"] == 0
-    assert report["consumed_max"] >= 4
-    assert report["misses"] < 30  # the plans themselves are 9 times 3 periods
+    assert max(consumed for _, consumed, _ in traces[0]["plans"][1:]) >= 3  # control went on meanwhile
     assert report["steps"] == len(traces[0]["commands"]) == 120
     if mode == "rtc":
         assert all(len(prefix) >= 4 for _, prefix in policy.prefixes[1:])
 
 
 def test_a_plan_that_fails_in_the_thread_is_counted():
-    policy, env = Ticker(24, 6, bad=(1,), broken=(2,), cost_s=0.012), Ticks(1, 60)
+    policy, env = Ticker(64, 6, bad=(1,), broken=(2,), cost_s=0.012), Ticks(1, 60)
     report = run_loop(policy, env, hz=HZ, chunking=Chunking("async"))
     assert env.executed[0] == list(range(60))
     assert (report["refused"], report["held"]) == (2, 0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from noisepilot.deploy.export import export
+from noisepilot.deploy.in_torch import Guided
 from noisepilot.deploy.runtime import Chunking, Delays, Policy
 from noisepilot.envs import make_core
 from noisepilot.errors import UserError
@@ -20,7 +21,9 @@ from noisepilot.experiments.latency_advice import advise, choose
 from noisepilot.experiments.latency_page import render
 from noisepilot.experiments.latency_verb import latency
 from noisepilot.experiments.ledger import Ledger
+from noisepilot.policies import save_policy
 from noisepilot.tests.deploy.clocked import Ticker, Ticks
+from noisepilot.tests.deploy.test_prefix import knowing
 from noisepilot.tests.deploy.toys import make_policy
 
 ENV = "PointMaze_UMaze-v3"
@@ -221,3 +224,44 @@ def test_run_in_a_mode_with_a_page(file, tmp_path, capsys):
     assert not re.search(r"<script|https?://|src=|nan<", html)
     with pytest.raises(UserError, match="mode rtc needs a policy"):
         run([*words, "--mode", "rtc"])
+
+
+# Real-time chunking, of real policies
+
+
+def watched(policy):
+    """What it is told and what it answers, one row each."""
+    told, act = [], policy.act
+
+    def noting(obs, noise=None, **words):
+        chunk = act(obs, noise, **words)
+        if words.get("prefix") is not None:
+            told.append(
+                (words["prefix"].reshape(-1, *words["prefix"].shape[-2:]), chunk.reshape(-1, *chunk.shape[-2:]))
+            )
+        return chunk
+
+    policy.act = noting
+    return told
+
+
+def test_a_file_trained_for_prefixes_continues_what_is_committed(tmp_path):
+    policy = Policy.load(export(knowing(), tmp_path / "p.onnx", provenance={}))
+    told = watched(policy)
+    played = play(policy, "rtc", Delays(50.0), slots=5)
+    assert (played.consumed, played.ledger.n_action_steps, played.starved) == (1, 3, 0.0)
+    assert {prefix.shape[1:] for prefix, _ in told} == {(1, 2)}
+    assert max(np.abs(chunk[:, :1] - prefix).max() for prefix, chunk in told) < 1e-5
+    assert sum(len(chunk) for _, chunk in told) == 5 * 13  # every plan of 40 ticks but the first
+
+
+def test_a_flow_is_guided_along_the_rest_of_the_chunk(tmp_path, capsys):
+    policy = Guided(make_policy("shortcut4"))
+    told = watched(policy)
+    play(policy, "rtc", Delays(50.0), slots=5)
+    assert {prefix.shape[1:] for prefix, _ in told} == {(1, 2)}  # of 4 actions 3 are executed
+    save_policy(make_policy("shortcut4"), tmp_path / "policy", {})
+    kwargs = json.dumps({"max_episode_steps": 12})
+    words = ["--env", ENV, "--env-kwargs", kwargs, "--delays", "50", "--episodes", "2", "--out", str(tmp_path / "out")]
+    assert latency([str(tmp_path / "policy"), *words]) == 0
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[:3]] == ["sync,", "async,", "rtc,"]
