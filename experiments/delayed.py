@@ -206,7 +206,7 @@ def _together(policy: Any, requests: Sequence[Request]) -> list[tuple[np.ndarray
     obs = {name: np.stack([request.obs[name] for request in requests]) for name in requests[0].obs}
     shape = policy.spec.noise_shape
     noise = np.stack([request.generator.standard_normal(shape, np.float32) for request in requests])
-    prefix = None if requests[0].prefix is None else np.stack([request.prefix for request in requests])
+    prefix = None if requests[0].prefix is None else np.stack([np.asarray(request.prefix) for request in requests])
     try:
         return [(chunk, None) for chunk in policy.act(obs, noise, **words(prefix, requests[0].frozen))]
     except PolicyError:  # one bad observation spoils the batch

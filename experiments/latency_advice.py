@@ -10,7 +10,7 @@ from .plots import number, percent
 
 STARVING = 0.02
 """share of ticks without a plan from which on it is worth a word"""
-JERKY = 2.0
+JERKY = 1.5
 """jerk at seams over jerk inside chunks, likewise"""
 
 
@@ -20,7 +20,7 @@ def advise(curve: Curve) -> list[str]:
     said = _choices(curve, chosen)
     said += _losses(curve, chosen)
     said += _starving(curve, chosen)
-    said += _seams(chosen)
+    said += _seams(curve)
     episodes = len(curve.cells[0].played.ledger)
     if episodes < 50:
         said.append(
@@ -127,17 +127,22 @@ def _starving(curve: Curve, chosen: dict[float, Cell]) -> list[str]:
     return []
 
 
-def _seams(chosen: dict[float, Cell]) -> list[str]:
-    rough = {delay: ratio for delay, cell in chosen.items() if (ratio := roughness(cell)) and ratio > JERKY}
-    if not rough:
+def _seams(curve: Curve) -> list[str]:
+    """How hard each mode jerks, at the longest delay at which most of them were played."""
+    delayed = {delay: cells for delay, cells in curve.at.items() if cells[0].ticks}
+    if not delayed:
         return []
-    delay = max(rough, key=lambda delay: rough[delay])
-    cure = {"sync": "async does not stop between chunks", "async": "rtc or --ensemble 0.1 smooths that"}
-    mode = chosen[delay].chunking.mode
-    words = (
-        f"Where chunks meet, commands jerk up to {number(rough[delay])} times as hard as inside ({mode}, {delay:g} ms)"
-    )
-    return [f"{words}{'; ' + cure[mode] if mode in cure else ''}."]
+    delay = max(delayed, key=lambda delay: (len({cell.chunking.mode for cell in delayed[delay]}), delay))
+    found: dict[str, float] = {}
+    for cell in delayed[delay]:
+        if ratio := roughness(cell):
+            found.setdefault(cell.chunking.mode, ratio)
+    if max(found.values(), default=0.0) < JERKY:
+        return []
+    times = ", ".join(f"{mode} {number(ratio)}" for mode, ratio in found.items())
+    rough = found.get("async", 0.0) >= JERKY and "rtc" not in found
+    cure = "; rtc, or --ensemble 0.1, smooths async" if rough and curve.cells[0].chunking.ensemble is None else ""
+    return [f"Commands jerk so many times as hard where chunks meet as inside, at {delay:g} ms: {times}{cure}."]
 
 
 def roughness(cell: Cell) -> float | None:

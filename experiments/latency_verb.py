@@ -109,8 +109,8 @@ def _say(cell: object) -> None:
 
     assert isinstance(cell, Cell)
     ledger = cell.played.ledger
-    found = f"return {ledger.return_interval()}"
-    if success := ledger.success_interval():
-        found = f"success {success}   {found}"
+    success, found = ledger.success_interval(), f"return {ledger.return_interval()}"
+    if success:
+        found = f"success {success}" + ("" if (ledger.success == ledger.returns).all() else f"   {found}")
     starved = f"   without a plan {100 * cell.played.starved:.0f} %" if cell.played.starved else ""
     print(f"{cell.delays.delay_ms:>6g} ms   {cell.name:<12} {found}{starved}", flush=True)
