@@ -32,6 +32,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "distill": ("train_verbs:distill", "train a fast student of a policy, by one method or the best of several"),
     "export": ("deploy_verbs:export", "write a policy as one .onnx, .npz or .c file with a parity certificate"),
     "run": ("deploy_verbs:run", "run an exported or served policy in a fixed-rate control loop, without torch"),
+    "latency": (
+        "latency_verb:latency",
+        "measure success against delay in each mode of the loop, and advise which to run",
+    ),
     "serve": ("serve_verb:serve", "serve an exported file to robots by websocket, in openpi's protocol"),
     "ros2": ("ros2_verb:ros2", "play an exported policy in a ROS 2 node, topics in and commands out"),
     "report": ("report_verbs:report", "write one HTML page about a run"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from ..errors import UserError
+from ..files import atomic_write
 from .cli import parse
 from .env_ref import EnvRef
 from .serve_verb import read_token
@@ -69,6 +70,22 @@ class Run:
     """adapter on top of the file, written by `noisepilot export` too"""
     gate: Path | None = None
     """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
+    mode: Literal["sync", "async", "rtc"] = "sync"
+    """wait for every plan; plan beside control; or so that plans continue what is committed meanwhile"""
+    execute: int | None = None
+    """actions from one plan to the next; by default what the policy was made for, or what its horizon allows"""
+    ensemble: float | None = None
+    """temporal ensembling: older chunks weigh exp(m) times the next newer one, at m = ENSEMBLE"""
+    controller_hz: float | None = None
+    """rate of the commands, a multiple of the control rate; actions that are positions are joined by straight lines"""
+    delay_ms: float = 0.0
+    """inject so much delay from an observation to its chunk"""
+    jitter_ms: float = 0.0
+    """and evenly up to this much more"""
+    drop: float = 0.0
+    """chance that an observation is lost"""
+    report: Path | None = None
+    """HTML page to write: commands, seams, latencies"""
     token_file: Path | None = None
     """file with the word that the server wants"""
     json: bool = False
@@ -109,26 +126,41 @@ def export(argv: Sequence[str]) -> int:
 def run(argv: Sequence[str]) -> int:
     """`noisepilot run`; imports no torch. Returns the exit code."""
     config = parse(Run, argv, "noisepilot run")
-    from ..deploy.runtime import Gate, PolicyError, open_policy, run_loop
+    from ..deploy.runtime import Chunking, Delays, Gate, PolicyError, open_policy, run_loop
     from ..envs import make_core
 
+    traces: list[dict[str, Any]] = []
     try:
         policy = open_policy(config.policy, token=read_token(config.token_file), overlay=config.overlay)
         ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
         env = make_core(ref.id, 1, **ref.kwargs)
         try:
-            _check_fit(policy.spec, env.spec)
+            check_fit(policy.spec, env.spec)
             hz = policy.spec.control_hz if config.hz is None else config.hz
             if not hz > 0:
                 raise UserError(f"the control rate is {hz:g} Hz: give a positive one with --hz")
-            gate = None if config.gate is None else Gate.load(config.gate, policy.spec, hz)
+            rate = config.controller_hz or hz
             report = run_loop(
-                policy, env, hz=hz, episodes=config.episodes, steps=config.steps, seed=config.seed, gate=gate
+                policy,
+                env,
+                hz=hz,
+                episodes=config.episodes,
+                steps=config.steps,
+                seed=config.seed,
+                gate=None if config.gate is None else Gate.load(config.gate, policy.spec, rate),
+                chunking=Chunking(config.mode, config.execute, config.ensemble),
+                delays=Delays(config.delay_ms, config.jitter_ms, config.drop),
+                controller_hz=rate,
+                traces=None if config.report is None else traces,
             )
         finally:
             env.close()
     except PolicyError as error:
         raise UserError(str(error)) from None
+    if config.report is not None:
+        from .run_page import render
+
+        atomic_write(config.report, render(report, traces, policy.spec, config.policy))
     print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), *_lines(report)]))
     return 0
 
@@ -144,7 +176,18 @@ def latency_line(report: Report) -> str:
 
 
 def _lines(report: Report) -> list[str]:
-    return [latency_line(report)] + ([gate_line(report["gate"])] if "gate" in report else [])
+    gate = [gate_line(report["gate"])] if "gate" in report else []
+    return [mode_line(report), latency_line(report), *gate]
+
+
+def mode_line(report: Report) -> str:
+    """How chunks were played, in one line."""
+    words = [f"mode {report['mode']}", f"execute {report['execute']}", f"seams {report['seams']}"]
+    words += [f"starved {report['starved']}", f"consumed at most {report['consumed_max']}"]
+    words += [f"refused {report['refused']}"] if report["refused"] else []
+    jerk = [(key, value) for key, value in report["jerk"].items() if value is not None]
+    words += ["jerk " + ", ".join(f"{value:.3g} {key if key == 'inside' else 'at seams'}" for key, value in jerk)]
+    return "   ".join(words if jerk else words[:-1])
 
 
 def gate_line(gate: Report) -> str:
@@ -240,7 +283,8 @@ def provenance_of(folder: Path, data: Episodes | None) -> dict[str, Any]:
     return {**provenance(), **hashes, "parent": parent}
 
 
-def _check_fit(policy: Any, env: Any) -> None:
+def check_fit(policy: Any, env: Any) -> None:
+    """Refuse an environment whose arrays are not those of an exported policy."""
     ours = {name: array["shape"][1:] for name, array in policy.observations.items()}
     theirs = {name: array.shape for name, array in env.obs.items()}
     if not ours.items() <= theirs.items():

@@ -13,11 +13,15 @@ from .gate import Gate, Gated
 from .limits import Limits, Seen, Workspace
 from .loop import run_loop
 from .overlay import Overlay
+from .planner import Delays
+from .player import Chunking
 from .policy import Policy
 from .remote import RemotePolicy, open_policy
 from .spec import PolicyError, Spec
 
 __all__ = [
+    "Chunking",
+    "Delays",
     "Gate",
     "Gated",
     "Limits",

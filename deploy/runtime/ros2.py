@@ -21,7 +21,9 @@ import numpy as np
 
 from .gate import Gate
 from .limits import Limits
-from .loop import Player
+from .loop import NOISE_STREAM, WARM_UP
+from .planner import Direct
+from .player import Chunking, Player
 from .policy import Policy
 from .remote import open_policy
 from .ros2_topics import RELIABILITY, Topics, message_class
@@ -56,7 +58,9 @@ class Driver:
         self.resting = True
         """nothing is being sent, or the newest command repeated the one before"""
         self._due, self._said = math.nan, ""
-        Player(policy, _nothing(policy), 0, self.now, []).warm_up()  # here, so that no message grows old meanwhile
+        self.planner, self.step = Direct(policy, time.perf_counter, Exception), 0
+        for _ in range(WARM_UP):  # here, so that no message grows old meanwhile
+            policy.act(_nothing(policy), np.zeros(policy.spec.noise_shape, np.float32))
         for source in topics.sources:
             kind = message_class(source.kind)
             node.create_subscription(kind, source.topic, lambda m, s=source: s.take(m, self.now()), qos(source.qos))
@@ -98,14 +102,28 @@ class Driver:
         if self.player is None:
             self.player = self._begin(obs)
         else:
-            self.player.observe(obs)
-        now = self.now()
-        self.player.seen_at = now - self.topics.age(now)
-        return self.player.next_action(late)
+            self.step += 1
+            self.player.observe(obs, self.step)
+        action = self.gate.step(self._planned(self.player), obs, self.topics.age(self.now()), late).action
+        self.player.executed(action)
+        return action
+
+    def _planned(self, player: Player) -> np.ndarray | None:
+        """The action of this step, None if there is none; raises what the policy does."""
+        if request := player.due(self.step):
+            self.planner.start(request, 0)
+        if answer := self.planner.poll(self.step):
+            player.answer(answer, self.step)
+            if answer.error is not None:
+                raise answer.error
+        return player.action(self.step)[0]
 
     def _begin(self, obs: dict[str, np.ndarray]) -> Player:
         """Fresh history and chunk; the gate goes on from where the robot was told to be, or is."""
-        player = Player(self.policy, obs, time.monotonic_ns(), self.now, [], self.gate)
+        self.step = 0
+        noise = np.random.default_rng([NOISE_STREAM, time.monotonic_ns()])
+        player = Player(self.policy, Chunking().resolved(self.policy), obs, noise)
+        self.gate.start()
         position = self.topics.rest() if self.sent is None else self.sent
         if position is not None:
             self.gate.start(position.tolist())
@@ -145,7 +163,7 @@ class Driver:
 
 def _nothing(policy: Policy) -> dict[str, np.ndarray]:
     known = policy.spec.observations.items()
-    return {name: np.zeros((1, *facts["shape"][1:]), facts.get("dtype", "float32")) for name, facts in known}
+    return {name: np.zeros(facts["shape"], facts.get("dtype", "float32")) for name, facts in known}
 
 
 def qos(kind: str) -> Any:
