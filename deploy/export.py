@@ -12,11 +12,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 
 from ..config import to_dict
@@ -85,7 +83,7 @@ def export(
     exported = form.play(form.write(_text(form.metadata)), path.name)
     held = policy if form.policy is None else form.policy
     unrounded = None if form.policy is None else policy
-    parity = certify(held, seen, exported, observations, form.backend, unrounded)
+    parity = certify(held, seen, exported, observations, unrounded)
     atomic_write(path, form.write(_text(form.metadata | {"parity": parity})))
     return path
 
@@ -119,8 +117,6 @@ class _Form:
     metadata: Metadata
     write: Callable[[str], bytes]
     """metadata as text -> content of the file"""
-    backend: str
-    """what plays it, with its version"""
     play: Callable[[bytes, str], ExportedPolicy] = ExportedPolicy.from_bytes
     policy: Policy | None = None
     """what the file holds, where that is not the policy: the one of rounded weights"""
@@ -134,21 +130,22 @@ def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata, _: Precision
         add_metadata(whole, text)
         return whole.SerializeToString()
 
-    return _Form(metadata, write, f"onnxruntime {version('onnxruntime')}")
+    return _Form(metadata, write)
 
 
 def _npz(policy: Exportable, _cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
     policy = _plain(policy, ".npz")
     metadata, arrays = metadata | {"chain": chain_facts(policy)}, chain_arrays(policy)
-    return _Form(metadata, lambda text: pack(arrays, text), f"numpy {np.__version__}")
+    return _Form(metadata, lambda text: pack(arrays, text))
 
 
 def _c(policy: Exportable, _cameras: Cameras, metadata: Metadata, precision: Precision) -> _Form:
     policy = _plain(policy, ".c")
     metadata = metadata | {"chain": chain_facts(policy) | {"weights": precision}}
     held = rounded(policy) if precision == "bfloat16" else None
-    arrays, backend = chain_arrays(held or policy), compiled.compiler_version()
-    return _Form(metadata, lambda text: c_source(arrays, text), backend, lambda source, _: compiled.load(source), held)
+    compiled.find_compiler()
+    arrays = chain_arrays(held or policy)
+    return _Form(metadata, lambda text: c_source(arrays, text), lambda source, _: compiled.load(source), held)
 
 
 _FORMATS = {".onnx": _onnx, ".npz": _npz, ".c": _c}

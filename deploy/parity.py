@@ -17,6 +17,7 @@ from ..policies.policy import ACTION
 from .arrays import center_half
 from .cameras import Cameras
 from .graph import Exportable
+from .runtime import verify
 from .runtime.policy import Policy as ExportedPolicy
 from .runtime.spec import PolicyError
 
@@ -24,6 +25,8 @@ TOLERANCE = 1e-4
 """largest difference allowed, as a fraction of each action's range"""
 MOST, MOST_PICTURES = 256, 32
 """observations compared, without and with pictures"""
+SEED = 0
+"""of the examples' noise and pictures"""
 
 
 def certify(
@@ -31,7 +34,6 @@ def certify(
     cameras: Cameras,
     exported: ExportedPolicy,
     observations: Mapping[str, Tensor] | None,
-    backend: str,
     unrounded: Exportable | None = None,
 ) -> dict[str, Any]:
     """Compare both on the same observations and noise, one decision at a time as on a robot.
@@ -41,7 +43,6 @@ def certify(
         cameras: what the file makes of the robot's pictures.
         exported: the file's content, opened by the runtime.
         observations: recorded ones, name -> (N, T, ...); None: drawn uniformly within the normaliser's range.
-        backend: what ran the exported policy, with its version.
         unrounded: what `policy` was before its weights were rounded. Nothing is refused for what that changed; the
             certificate says how much.
 
@@ -51,6 +52,7 @@ def certify(
     generator = torch.Generator().manual_seed(0)
     obs = _drawn(policy, cameras, generator) if observations is None else _chosen(observations, cameras, generator)
     noise = policy.noise(len(next(iter(obs.values()))), generator)
+    kept = _place_examples(obs, noise, exported)
     ours = policy.act(cameras(obs), noise).numpy()
     try:
         theirs = np.stack([exported.act({k: v[i] for k, v in obs.items()}, noise[i]) for i in range(len(noise))])
@@ -60,7 +62,7 @@ def certify(
     relative = float((difference / action_span(policy)).max())
     if not relative <= TOLERANCE:
         raise UserError(
-            f"not exported: {backend} differs from torch by {relative:.1e} of the action range, "
+            f"not exported: {exported.backend} differs from torch by {relative:.1e} of the action range, "
             f"more than {TOLERANCE:.0e}; try another version of it"
         )
     certificate = {
@@ -69,14 +71,28 @@ def certify(
         "tolerance": TOLERANCE,
         "observations": len(noise),
         "source": "drawn within the normaliser's range" if observations is None else "recorded",
-        "backend": backend,
+        "backend": exported.backend,
         "torch": torch.__version__,
+        "examples": verify.pack(
+            {name: value[kept].numpy() for name, value in obs.items() if name not in cameras.pictures}, ours[kept], SEED
+        ),
     }
     if unrounded is not None:
         moved = np.abs(ours - unrounded.act(cameras(obs), noise).numpy()) / action_span(policy)
         rounding = {"mean_relative_difference": float(moved.mean()), "max_relative_difference": float(moved.max())}
         certificate["rounding"] = rounding
     return certificate
+
+
+def _place_examples(obs: dict[str, Tensor], noise: Tensor, exported: ExportedPolicy) -> np.ndarray:
+    # Some rows get noise and pictures that the runtime can draw again; their numbers stay in the file.
+    rows = np.linspace(0, len(noise) - 1, min(verify.MOST, len(noise))).round().astype(int)
+    drawn, pictures = verify.draw(exported.spec, len(rows), SEED)
+    noise[rows] = torch.from_numpy(drawn)
+    for name, values in pictures.items():
+        obs[name] = obs[name].clone()
+        obs[name][rows] = torch.from_numpy(values.copy())
+    return rows
 
 
 def action_span(policy: Exportable) -> np.ndarray:

@@ -22,8 +22,8 @@ Array = np.ndarray
 Arrays = dict[str, Array]
 
 
-def read_chain(content: bytes, name: str) -> tuple[Callable[[Arrays], Array], str]:
-    """The chain as a function of its named inputs, and its metadata as text.
+def read_chain(content: bytes, name: str) -> tuple[Callable[[Arrays], Array], str, str]:
+    """The chain as a function of its named inputs, its metadata as text, and what plays it.
 
     Raises:
         PolicyError: if the content is no `.npz` file of ours.
@@ -32,7 +32,7 @@ def read_chain(content: bytes, name: str) -> tuple[Callable[[Arrays], Array], st
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         text = str(arrays.pop("metadata"))
-        return Chain(arrays, json.loads(text)["chain"]), text
+        return Chain(arrays, json.loads(text)["chain"]), text, f"numpy {np.__version__}"
     except KeyError as error:
         raise PolicyError(f"{name} was not written by `noisepilot export`: it has no {error}") from None
     except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:

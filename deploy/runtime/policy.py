@@ -16,6 +16,7 @@ import numpy as np
 from .chain import read_chain
 from .session import read_session
 from .spec import PolicyError, read_spec
+from .verify import Verification, verify
 
 Array = np.ndarray
 Run = Callable[[dict[str, Array]], Array]
@@ -25,14 +26,18 @@ class Policy:
     """Deterministic given its noise; physical units on both sides.
 
     `run` maps `observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A) to actions
-    (B, H, A); what is no picture is float32. `digest` is the SHA-256 of the file it came from.
+    (B, H, A); what is no picture is float32. `digest` is the SHA-256 of the file it came from, `backend` what plays
+    it, with its version.
     """
 
-    def __init__(self, run: Run, metadata: dict[str, Any], name: str = "policy", digest: str = "") -> None:
+    def __init__(
+        self, run: Run, metadata: dict[str, Any], name: str = "policy", digest: str = "", backend: str = ""
+    ) -> None:
         self.metadata = metadata
         self.spec = read_spec(metadata, name)
         self.run = run
         self.digest = digest
+        self.backend = backend
         self._generator = np.random.default_rng()
 
     @classmethod
@@ -54,14 +59,14 @@ class Policy:
     def from_bytes(cls, content: bytes, name: str = "policy") -> Policy:
         """Like `load`, from the content of a file that errors call `name`."""
         read = read_chain if content[:2] == b"PK" else read_session  # npz files are zip archives
-        run, text = read(content, name)
+        run, text, backend = read(content, name)
         try:
             metadata = json.loads(text)
         except ValueError:
             raise PolicyError(f"{name} has metadata that is not JSON: export it again") from None
         if not isinstance(metadata, dict):
             raise PolicyError(f"{name} was not written by `noisepilot export`")
-        return Policy(run, metadata, name, hashlib.sha256(content).hexdigest())
+        return Policy(run, metadata, name, hashlib.sha256(content).hexdigest(), backend)
 
     def act(self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None) -> Array:
         """Action chunk (H, A) for one observation, name -> (T, ...); (B, H, A) for a batch, name -> (B, T, ...).
@@ -76,6 +81,14 @@ class Policy:
         """
         feeds, batched = self.feeds(obs, noise, generator)
         return self.run(feeds) if batched else self.run(feeds)[0]
+
+    def verify(self) -> Verification:
+        """Make the decisions again that the file keeps of torch, and compare.
+
+        Raises:
+            PolicyError: if the file keeps none.
+        """
+        return verify(self)
 
     def feeds(
         self, obs: Mapping[str, Any], noise: Any = None, generator: np.random.Generator | None = None

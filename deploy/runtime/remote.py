@@ -49,13 +49,14 @@ class RemotePolicy(Policy):
         try:
             said = self._own = self._welcome.get(OWN)
             if isinstance(said, dict):
-                super().__init__(self._play, {k: v for k, v in self._welcome.items() if k != OWN}, address)
+                facts = {k: v for k, v in self._welcome.items() if k != OWN}
+                super().__init__(self._play, facts, address, backend=address)
                 self.digest, self._rows = str(said.get("digest")), int(said["rows"])
                 self._check(spec)
             elif spec is None:
                 raise PolicyError(f"{address} does not say what it serves: give spec=Spec(...)")
             else:
-                super().__init__(self._play, {"schema": 1, **asdict(spec)}, address)
+                super().__init__(self._play, {"schema": 1, **asdict(spec)}, address, backend=address)
         except BaseException:
             self.close()
             raise

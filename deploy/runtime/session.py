@@ -12,8 +12,8 @@ KEY = "noisepilot"
 """name of the metadata entry"""
 
 
-def read_session(content: bytes, name: str) -> tuple[Callable[[dict[str, np.ndarray]], np.ndarray], str]:
-    """The graph as a function of its named inputs, and its metadata as text.
+def read_session(content: bytes, name: str) -> tuple[Callable[[dict[str, np.ndarray]], np.ndarray], str, str]:
+    """The graph as a function of its named inputs, its metadata as text, and what plays it.
 
     Raises:
         PolicyError: if onnxruntime is missing, or the content is no ONNX file of ours.
@@ -33,4 +33,5 @@ def read_session(content: bytes, name: str) -> tuple[Callable[[dict[str, np.ndar
     properties = session.get_modelmeta().custom_metadata_map
     if KEY not in properties:
         raise PolicyError(f"{name} was not written by `noisepilot export`: it has no '{KEY}' metadata")
-    return lambda feeds: np.asarray(session.run(["action"], feeds)[0]), properties[KEY]
+    backend = f"onnxruntime {onnxruntime.__version__}"
+    return lambda feeds: np.asarray(session.run(["action"], feeds)[0]), properties[KEY], backend
