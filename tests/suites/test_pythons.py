@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from noisepilot.deploy.export import export
+
 from ..deploy.test_distribution import build_wheel, run
 from ..deploy.toys import make_policy
 
