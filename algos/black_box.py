@@ -94,17 +94,18 @@ class Exported(Remote):
     Args:
         path: of the file, or the server's address, such as `ws://127.0.0.1:8000`.
         token: that the server wants.
+        backend: what plays the file, as for `runtime.Policy.load`.
 
     Raises:
         UserError: if the file cannot be played, or the server refuses.
     """
 
-    def __init__(self, path: str | Path, *, token: str | None = None) -> None:
+    def __init__(self, path: str | Path, *, token: str | None = None, backend: str | None = None) -> None:
         from ..deploy.runtime.remote import open_policy
         from ..deploy.runtime.spec import PolicyError
 
         try:
-            player = open_policy(path, token=token)
+            player = open_policy(path, token=token, backend=backend)
         except PolicyError as error:
             raise UserError(str(error)) from None
         facts = player.spec

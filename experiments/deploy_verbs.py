@@ -60,6 +60,9 @@ class Run:
     """stop after this many control steps in all"""
     seed: int = 0
     """of the first episode; the next ones count up"""
+    backend: str = ""
+    """what plays a file: onnxruntime, openvino or openvino-bfloat16 for .onnx, numpy for .npz; empty: the first of
+    these"""
     gate: Path | None = None
     """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
     token_file: Path | None = None
@@ -100,7 +103,7 @@ def run(argv: Sequence[str]) -> int:
     from ..envs import make_core
 
     try:
-        policy = open_policy(config.policy, token=read_token(config.token_file))
+        policy = open_policy(config.policy, token=read_token(config.token_file), backend=config.backend or None)
         ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
         env = make_core(ref.id, 1, **ref.kwargs)
         try:

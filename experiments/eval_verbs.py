@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import at_least
+from ..errors import UserError, at_least
 from .cli import parse, take_positional
 from .env_ref import EnvRef
 from .serve_verb import SUFFIXES, read_token
@@ -31,6 +31,8 @@ class Eval:
     """measure the action error on these demonstrations instead"""
     out: str = ""
     """ledger to write; empty: eval/final.json of the run, nothing for a bare policy folder"""
+    backend: str = ""
+    """what plays an exported file: onnxruntime, openvino or openvino-bfloat16 (.onnx), numpy (.npz)"""
     token_file: Path | None = None
     """file with the word that the server wants"""
     json: bool = False
@@ -102,7 +104,9 @@ def _deployed(config: Eval) -> Exported | None:
     from ..deploy.runtime.remote import is_address
 
     if is_address(config.policy) or Path(config.policy).suffix in SUFFIXES:
-        return Exported(config.policy, token=read_token(config.token_file))
+        return Exported(config.policy, token=read_token(config.token_file), backend=config.backend or None)
+    if config.backend:
+        raise UserError(f"{config.policy} is played by torch: --backend is for files of `noisepilot export`")
     return None
 
 

@@ -29,6 +29,8 @@ class Serve:
 
     policy: tyro.conf.Positional[Path]
     """file written by `noisepilot export`"""
+    backend: str = ""
+    """onnxruntime, openvino or openvino-bfloat16 for .onnx, numpy for .npz; empty: the first of these"""
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 is every network this machine is in"""
     port: int = 8000
@@ -54,7 +56,7 @@ def serve(argv: Sequence[str]) -> int:
     limits = {"max_batch": config.max_batch, "max_clients": config.max_clients, "idle_s": config.idle_s}
     settings = Settings(config.host, config.port, token, **limits)
     try:
-        server = Server(Policy.load(config.policy), settings)
+        server = Server(Policy.load(config.policy, config.backend or None), settings)
     except PolicyError as error:
         raise UserError(str(error)) from None
     if token is None and not _is_local(config.host):

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .backends import BACKENDS
 from .policy import Policy
 from .remote import open_policy
 from .spec import PolicyError
@@ -21,9 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "check", help="print what a file is, and make its certificate's decisions again on this machine"
     )
     check.add_argument("policy", help="file written by `noisepilot export`, or address of `noisepilot serve`")
+    check.add_argument("--backend", help="what shall play it; by default numpy or onnxruntime", choices=BACKENDS)
     options = parser.parse_args(argv)
     try:
-        policy = open_policy(options.policy)
+        policy = open_policy(options.policy, backend=options.backend)
         print("\n".join(describe(policy, options.policy)))
         found = policy.verify()
     except PolicyError as error:

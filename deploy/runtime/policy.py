@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .chain import read_chain
-from .session import read_session
+from .backends import read
 from .spec import PolicyError, read_spec
 from .verify import Verification, verify
 
@@ -41,11 +40,16 @@ class Policy:
         self._generator = np.random.default_rng()
 
     @classmethod
-    def load(cls, path: str | Path) -> Policy:
+    def load(cls, path: str | Path, backend: str | None = None) -> Policy:
         """Open a `.onnx` or `.npz` file written by `noisepilot export`.
 
+        Args:
+            path: of the file.
+            backend: what plays it: `onnxruntime`, `openvino` or `openvino-bfloat16` for `.onnx`, `numpy` for `.npz`;
+                None: the first of these.
+
         Raises:
-            PolicyError: if it is missing, corrupt, foreign or newer than this runtime.
+            PolicyError: if it is missing, corrupt, foreign or newer than this runtime, or the backend is missing.
         """
         if Path(path).suffix == ".c":
             raise PolicyError(f"{path} is C source: compile it into your program, or export to .onnx or .npz")
@@ -53,20 +57,19 @@ class Policy:
             content = Path(path).read_bytes()
         except OSError as error:
             raise PolicyError(f"cannot read {path}: {error.strerror}") from None
-        return cls.from_bytes(content, str(path))
+        return cls.from_bytes(content, str(path), backend)
 
     @classmethod
-    def from_bytes(cls, content: bytes, name: str = "policy") -> Policy:
+    def from_bytes(cls, content: bytes, name: str = "policy", backend: str | None = None) -> Policy:
         """Like `load`, from the content of a file that errors call `name`."""
-        read = read_chain if content[:2] == b"PK" else read_session  # npz files are zip archives
-        run, text, backend = read(content, name)
+        run, text, player = read(content, name, backend)
         try:
             metadata = json.loads(text)
         except ValueError:
             raise PolicyError(f"{name} has metadata that is not JSON: export it again") from None
         if not isinstance(metadata, dict):
             raise PolicyError(f"{name} was not written by `noisepilot export`")
-        return Policy(run, metadata, name, hashlib.sha256(content).hexdigest(), backend)
+        return Policy(run, metadata, name, hashlib.sha256(content).hexdigest(), player)
 
     def act(self, obs: Mapping[str, Any], noise: Any = None, *, generator: np.random.Generator | None = None) -> Array:
         """Action chunk (H, A) for one observation, name -> (T, ...); (B, H, A) for a batch, name -> (B, T, ...).

@@ -128,13 +128,17 @@ class RemotePolicy(Policy):
             raise PolicyError(f"{self._link.address} serves another policy: {difference}")
 
 
-def open_policy(where: str | Path, *, token: str | None = None) -> Policy:
+def open_policy(where: str | Path, *, token: str | None = None, backend: str | None = None) -> Policy:
     """A file's policy, or a server's if `where` begins with `ws://` or `wss://`.
 
     Raises:
-        PolicyError: as `Policy.load` and `RemotePolicy`.
+        PolicyError: as `Policy.load` and `RemotePolicy`, and for a backend that a server shall have.
     """
-    return RemotePolicy(str(where), token=token) if is_address(where) else Policy.load(where)
+    if not is_address(where):
+        return Policy.load(where, backend)
+    if backend:
+        raise PolicyError(f"{where} was started with its own backend: give --backend to `noisepilot serve`")
+    return RemotePolicy(str(where), token=token)
 
 
 def is_address(where: str | Path) -> bool:
