@@ -83,5 +83,5 @@ def test_a_backend_that_cannot(files, monkeypatch):
     with pytest.raises(UserError, match="is played by torch: --backend is for files"):
         evaluate([str(files["npz"].parent), "--backend", "openvino"])
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(PolicyError, match="^openvino is missing: pip install openvino$"):
+    with pytest.raises(PolicyError, match=r"^openvino is missing: pip install openvino$"):
         Policy.load(files["onnx"], "openvino")
