@@ -15,10 +15,11 @@ from functools import partial
 import numpy as np
 
 from ..deploy import compiled
-from ..deploy.arrays import chain_arrays, chain_facts, rounded
+from ..deploy.arrays import chain_arrays, chain_facts
 from ..deploy.c_source import c_source
 from ..deploy.cameras import Cameras
 from ..deploy.export import describe
+from ..deploy.rounding import rounded
 from ..policies import Policy
 from ..policies.activation import Activation
 from .limits import Limits
@@ -54,7 +55,7 @@ def native(activation: Activation, steps: int, limits: Limits, effort: Effort) -
 
 def _compiled(policy: Policy, precision: str) -> tuple[ctypes.CDLL, dict]:
     metadata = describe(policy, Cameras(policy.spec)) | {"chain": chain_facts(policy) | {"weights": precision}}
-    held = rounded(policy) if precision == "bfloat16" else policy
+    held = rounded(policy, precision) if precision == "bfloat16" else policy
     return compiled.build(c_source(chain_arrays(held), json.dumps(metadata)), FLAGS), metadata
 
 

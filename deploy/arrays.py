@@ -60,19 +60,6 @@ def chain_arrays(policy: Policy) -> Arrays:
     return arrays
 
 
-@torch.no_grad()
-def rounded(policy: Policy) -> Policy:
-    """A copy whose matrices hold numbers of bfloat16 alone; time embeddings, biases and normalisers are kept."""
-    policy = copy.deepcopy(policy)
-    for network in (policy.network, policy.prefix):
-        if network is not None:
-            assert isinstance(network, DenoisingMLP), "chain_facts refuses others"
-            for layer in [*network.condition.modules(), *network.trunk.modules()]:
-                if isinstance(layer, nn.Linear):
-                    layer.weight.copy_(layer.weight.bfloat16())
-    return policy
-
-
 def center_half(policy: Exportable, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Center and half width of what the normaliser maps to [-1, 1], for an observation or `action`."""
     normalizer = copy.deepcopy(policy.normalizer).double()  # so that the subtraction is exact

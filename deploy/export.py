@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -24,16 +24,22 @@ from ..policies.policy import ACTION, Policy
 from ..resize import Size
 from ..spec import ArraySpec
 from . import compiled
-from .arrays import center_half, chain_arrays, chain_facts, pack, rounded
+from .arrays import center_half, chain_arrays, chain_facts, pack
 from .c_source import c_source
 from .cameras import Cameras
 from .graph import Exportable, add_metadata, build_graph
 from .parity import certify
+from .rounding import Precision, rounded, store
 from .runtime.policy import Policy as ExportedPolicy
 from .runtime.spec import SCHEMA
 
 Metadata = dict[str, Any]
-Precision = Literal["float32", "bfloat16"]
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    ".onnx": ("float32", "float16", "bfloat16", "int8"),
+    ".npz": ("float32",),
+    ".c": ("float32", "bfloat16"),
+}
+"""of the weights, by suffix"""
 
 
 def export(
@@ -58,8 +64,8 @@ def export(
         quantiles: of recorded observations, name -> `q01` and `q99`, lists of D; they join the specification.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
-        precision: of the weights in a `.c` file; the certificate then compares with the policy of rounded weights,
-            and says how far that is from the policy.
+        precision: of the weights, see PRECISIONS; products stay float32. The certificate then compares with the
+            policy of rounded weights, and says how far that is from the policy.
 
     Raises:
         UserError: if what would be written differs from the policy by more than 1e-4 of the action range, a
@@ -68,12 +74,17 @@ def export(
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise UserError(f"cannot export to '{path}': the path must end in {' or '.join(_FORMATS)}")
-    if precision != "float32" and path.suffix != ".c":
-        raise UserError(f"a {path.suffix} file is float32: export to a path that ends in .c for weights in {precision}")
+    if precision not in PRECISIONS[path.suffix]:
+        others = " or ".join(suffix for suffix, known in PRECISIONS.items() if precision in known)
+        raise UserError(
+            f"a {path.suffix} file has weights in {' or '.join(PRECISIONS[path.suffix])}: "
+            f"export to a path that ends in {others} for {precision}"
+        )
     policy.normalizer.require_fitted()
     policy = copy.deepcopy(policy).cpu().float().eval()
     seen = Cameras(policy.spec, cameras or {})
     metadata = describe(policy, seen) | {
+        "precision": precision,
         "provenance": dict(provenance),
         "evaluation": evaluation and dict(evaluation),
     }
@@ -118,19 +129,22 @@ class _Form:
     write: Callable[[str], bytes]
     """metadata as text -> content of the file"""
     play: Callable[[bytes, str], ExportedPolicy] = ExportedPolicy.from_bytes
-    policy: Policy | None = None
+    policy: Exportable | None = None
     """what the file holds, where that is not the policy: the one of rounded weights"""
 
 
-def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
-    model = build_graph(policy, cameras)
+def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata, precision: Precision) -> _Form:
+    held = None if precision == "float32" else rounded(policy, precision)
+    model = build_graph(held or policy, cameras)
+    if held is not None:
+        store(model, policy, precision)
 
     def write(text: str) -> bytes:
         whole = copy.deepcopy(model)
         add_metadata(whole, text)
         return whole.SerializeToString()
 
-    return _Form(metadata, write)
+    return _Form(metadata, write, policy=held)
 
 
 def _npz(policy: Exportable, _cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
@@ -142,7 +156,7 @@ def _npz(policy: Exportable, _cameras: Cameras, metadata: Metadata, _: Precision
 def _c(policy: Exportable, _cameras: Cameras, metadata: Metadata, precision: Precision) -> _Form:
     policy = _plain(policy, ".c")
     metadata = metadata | {"chain": chain_facts(policy) | {"weights": precision}}
-    held = rounded(policy) if precision == "bfloat16" else None
+    held = None if precision == "float32" else rounded(policy, precision)
     compiled.find_compiler()
     arrays = chain_arrays(held or policy)
     return _Form(metadata, lambda text: c_source(arrays, text), lambda source, _: compiled.load(source), held)

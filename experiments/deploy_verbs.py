@@ -41,8 +41,8 @@ class Export:
     """NAME=HEIGHTxWIDTH of what the robot's camera gives; the file resizes it to what the policy sees"""
     eval: Path | None = None
     """ledger of an evaluation whose result goes into the file"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """of the weights in a .c file: bfloat16 halves what is read per decision, and moves actions a little"""
+    precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """of the weights: smaller files whose actions move a little; .onnx takes all, .c bfloat16, which is faster there"""
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,11 @@ def _camera_size(text: str) -> tuple[str, tuple[int, int]]:
 def _say_exported(path: Path) -> None:
     from ..deploy.c_source import read_metadata
     from ..deploy.runtime import Policy
+    from ..deploy.runtime.__main__ import file_size
 
     metadata = read_metadata(path.read_bytes()) if path.suffix == ".c" else Policy.load(path).metadata
     parity = metadata["parity"]
-    size, backend = f"{path.stat().st_size / 1e6:.1f} MB", parity["backend"]
+    size, backend = file_size(path), parity["backend"]
     difference = f"{parity['max_relative_difference']:.1e} of the action range"
     origin = f"{parity['observations']} observations ({parity['source']})"
     print(f"{path}: {size}, {backend} within {difference} of torch over {origin}")

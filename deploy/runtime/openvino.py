@@ -53,6 +53,7 @@ class _Requests:
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": precision,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # else weights in int8 make it round observations too
             # Its compiler of fused operations ends the process on small networks (2026.4), and gains nothing.
             "SNIPPETS_MODE": "DISABLE",
         }
