@@ -51,6 +51,7 @@ def export(
     quantiles: Mapping[str, Mapping[str, Any]] | None = None,
     provenance: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
+    history: Mapping[str, Any] | None = None,
     precision: Precision = "float32",
 ) -> Path:
     """Write `path`, after having compared what is written with the policy.
@@ -64,6 +65,7 @@ def export(
         quantiles: of recorded observations, name -> `q01` and `q99`, lists of D; they join the specification.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
+        history: how it came to be, as JSON values: `licence`, `training`, `parent`.
         precision: of the weights, see PRECISIONS; products stay float32. The certificate then compares with the
             policy of rounded weights, and says how far that is from the policy.
 
@@ -87,6 +89,7 @@ def export(
         "precision": precision,
         "provenance": dict(provenance),
         "evaluation": evaluation and dict(evaluation),
+        **(history or {}),
     }
     for name, facts in (quantiles or {}).items():
         metadata["observations"][name].update(facts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -41,6 +40,8 @@ class Export:
     """NAME=HEIGHTxWIDTH of what the robot's camera gives; the file resizes it to what the policy sees"""
     eval: Path | None = None
     """ledger of an evaluation whose result goes into the file"""
+    licence: str = ""
+    """under which the policy may be used, such as CC-BY-4.0; it goes into the file"""
     precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
     """of the weights: smaller files whose actions move a little; .onnx takes all, .c bfloat16, which is faster there"""
 
@@ -78,6 +79,7 @@ def export(argv: Sequence[str]) -> int:
     from ..deploy.graph import exportable
     from ..policies.storage import find_policy, load_policy
     from .ledger import Ledger
+    from .lineage import parent, training
 
     folder = find_policy(config.source)
     policy = exportable(load_policy(folder, device="cpu"), config.source)
@@ -90,6 +92,7 @@ def export(argv: Sequence[str]) -> int:
         quantiles=None if data is None else _quantiles(data, policy),
         provenance=_provenance(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
+        history={"licence": config.licence or None, "training": training(folder), "parent": parent(folder)},
         precision=config.precision,
     )
     _say_exported(out)
@@ -203,12 +206,12 @@ def _quantiles(episodes: Episodes, policy: Exportable) -> dict[str, dict[str, li
 
 def _provenance(folder: Path, data: Episodes | None) -> dict[str, Any]:
     from ..policies.storage import data_hash, read_config
+    from .lineage import weights_hash
     from .run_folder import provenance
 
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     hashes = {"data_hash": data_hash(folder), "parity_data_hash": data.hash() if data else ""}
-    parent = {"weights_sha256": weights, "provenance": read_config(folder).get("provenance", {})}
-    return {**provenance(), **hashes, "parent": parent}
+    source = {"weights_sha256": weights_hash(folder), "provenance": read_config(folder).get("provenance", {})}
+    return {**provenance(), **hashes, "source": source}
 
 
 def _check_fit(policy: Any, env: Any) -> None:
