@@ -2,7 +2,8 @@
 
 `.onnx` is played by onnxruntime (or anything else that reads ONNX), `.npz` by numpy alone. Inputs are
 `observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A), the output is `action`
-(B, H, A), in physical units. `.c` is source of a program that does the same for one observation.
+(B, H, A), in physical units. `.c` is source of a program that does the same for one observation, `.pt2` is such a
+program, compiled for this machine and torch.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..files import atomic_write
 from ..policies.policy import ACTION, Policy
 from ..resize import Size
 from ..spec import ArraySpec
-from . import compiled
+from . import compiled, native
 from .arrays import center_half, chain_arrays, chain_facts, pack
 from .c_source import c_source
 from .cameras import Cameras
@@ -38,6 +39,7 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     ".onnx": ("float32", "float16", "bfloat16", "int8"),
     ".npz": ("float32",),
     ".c": ("float32", "bfloat16"),
+    ".pt2": ("float32",),
 }
 """of the weights, by suffix"""
 
@@ -58,7 +60,7 @@ def export(
 
     Args:
         policy: any device and precision; the file computes in float32.
-        path: ends in `.onnx`, `.npz` or `.c`.
+        path: ends in `.onnx`, `.npz`, `.c` or `.pt2`.
         observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None, and where
             `cameras` gives pictures of another size.
         cameras: (height, width) of what the robot's cameras give, by name, where the file shall resize it.
@@ -165,7 +167,12 @@ def _c(policy: Exportable, _cameras: Cameras, metadata: Metadata, precision: Pre
     return _Form(metadata, lambda text: c_source(arrays, text), lambda source, _: compiled.load(source), held)
 
 
-_FORMATS = {".onnx": _onnx, ".npz": _npz, ".c": _c}
+def _pt2(policy: Exportable, cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
+    archive = native.compile_policy(policy, cameras)
+    return _Form(metadata, lambda text: native.with_metadata(archive, text), native.from_bytes)
+
+
+_FORMATS = {".onnx": _onnx, ".npz": _npz, ".c": _c, native.SUFFIX: _pt2}
 
 
 def _plain(policy: Exportable, suffix: str) -> Policy:

@@ -86,17 +86,10 @@ def build_graph(policy: Exportable, cameras: Cameras) -> ModelProto:
         UserError: if the packages of the `export` extra are missing.
     """
     require_onnx()
-    spec = policy.spec
-    names = [f"observation.{name}" for name in spec.obs] + ["noise"]
+    names = [f"observation.{name}" for name in policy.spec.obs] + ["noise"]
     # Two rows: an axis of length one would be taken for a constant.
-    obs = [
-        torch.zeros(2, spec.n_obs_steps, *array.shape, dtype=torch.uint8 if name in cameras.pictures else torch.float32)
-        for name, array in cameras.obs.items()
-    ]
-    inputs = (*obs, torch.zeros(2, *policy.noise_shape))
+    graph, inputs = traced(policy, cameras, rows=2)
     with torch.no_grad(), _quiet():
-        graph = Graph(_with_known_times(policy), cameras).eval()
-        graph(*inputs)  # what is kept from a first call must not come from the tracer
         program = torch.onnx.export(
             graph,
             inputs,
@@ -109,6 +102,20 @@ def build_graph(policy: Exportable, cameras: Cameras) -> ModelProto:
         )
     assert program is not None
     return _cleaned(program.model_proto)
+
+
+@torch.no_grad()
+def traced(policy: Exportable, cameras: Cameras, rows: int) -> tuple[Graph, tuple[Tensor, ...]]:
+    """What an exporter traces: the module, and inputs of zeros."""
+    steps = policy.spec.n_obs_steps
+    obs = [
+        torch.zeros(rows, steps, *array.shape, dtype=torch.uint8 if name in cameras.pictures else torch.float32)
+        for name, array in cameras.obs.items()
+    ]
+    inputs = (*obs, torch.zeros(rows, *policy.noise_shape))
+    graph = Graph(_with_known_times(policy), cameras).eval()
+    graph(*inputs)  # what is kept from a first call must not come from the tracer
+    return graph, inputs
 
 
 def add_metadata(model: ModelProto, text: str) -> None:

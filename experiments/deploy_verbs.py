@@ -32,7 +32,8 @@ class Export:
     source: tyro.conf.Positional[Path]
     """a run, whose newest checkpoint is taken, or a policy folder"""
     out: Path = Path("policy.onnx")
-    """ends in .onnx (for onnxruntime), .npz (for numpy alone) or .c (C source, for any compiler)"""
+    """ends in .onnx (for onnxruntime), .npz (for numpy alone), .c (C source, for any compiler) or .pt2 (compiled for
+    this machine and its torch)"""
     data: str = ""
     """dataset whose observations the parity certificate uses, and whose quantiles the file states; without it
     observations are drawn"""
@@ -64,6 +65,8 @@ class Run:
     backend: str = ""
     """what plays a file: onnxruntime, openvino or openvino-bfloat16 for .onnx, numpy for .npz; empty: the first of
     these"""
+    trust: bool = False
+    """run a .pt2 file, which is machine code of whoever wrote it"""
     gate: Path | None = None
     """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
     token_file: Path | None = None
@@ -106,7 +109,12 @@ def run(argv: Sequence[str]) -> int:
     from ..envs import make_core
 
     try:
-        policy = open_policy(config.policy, token=read_token(config.token_file), backend=config.backend or None)
+        if Path(config.policy).suffix == ".pt2":
+            from ..deploy.native import load
+
+            policy = load(config.policy, trust=config.trust)
+        else:
+            policy = open_policy(config.policy, token=read_token(config.token_file), backend=config.backend or None)
         ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
         env = make_core(ref.id, 1, **ref.kwargs)
         try:
@@ -164,11 +172,13 @@ def _camera_size(text: str) -> tuple[str, tuple[int, int]]:
 
 
 def _say_exported(path: Path) -> None:
+    from ..deploy import native
     from ..deploy.c_source import read_metadata
     from ..deploy.runtime import Policy
     from ..deploy.runtime.__main__ import file_size
 
-    metadata = read_metadata(path.read_bytes()) if path.suffix == ".c" else Policy.load(path).metadata
+    readers = {".c": read_metadata, native.SUFFIX: lambda content: native.read_metadata(content, path.name)}
+    metadata = readers.get(path.suffix, lambda content: Policy.from_bytes(content).metadata)(path.read_bytes())
     parity = metadata["parity"]
     size, backend = file_size(path), parity["backend"]
     difference = f"{parity['max_relative_difference']:.1e} of the action range"

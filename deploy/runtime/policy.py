@@ -53,6 +53,8 @@ class Policy:
         """
         if Path(path).suffix == ".c":
             raise PolicyError(f"{path} is C source: compile it into your program, or export to .onnx or .npz")
+        if Path(path).suffix == ".pt2":
+            raise PolicyError(f"{path} is machine code, which neither runtime nor server run: `noisepilot run --trust`")
         try:
             content = Path(path).read_bytes()
         except OSError as error:
