@@ -132,6 +132,7 @@ class Exported(Remote):
         path: of the file, or the server's address, such as `ws://127.0.0.1:8000`.
         token: that the server wants.
         overlay: of the file, an adapter on top of it.
+        backend: what plays the file, as for `runtime.Policy.load`.
 
     Raises:
         UserError: if the file cannot be played, the server refuses, or the overlay is none of that file.
@@ -139,12 +140,19 @@ class Exported(Remote):
 
     config: BaseFile
 
-    def __init__(self, path: str | Path, *, token: str | None = None, overlay: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        token: str | None = None,
+        overlay: str | Path | None = None,
+        backend: str | None = None,
+    ) -> None:
         from ..deploy.runtime.remote import open_policy
         from ..deploy.runtime.spec import PolicyError
 
         try:
-            player = open_policy(path, token=token, overlay=overlay)
+            player = open_policy(path, token=token, overlay=overlay, backend=backend)
         except PolicyError as error:
             raise UserError(str(error)) from None
         facts = player.spec

@@ -51,11 +51,13 @@ class Corrected(Remembering):
         return torch.from_numpy(sent)[:, None]
 
 
-def deployed(path: str, *, token: str | None = None, overlay: str | Path | None = None) -> Exported | Corrected:
+def deployed(
+    path: str, *, token: str | None = None, overlay: str | Path | None = None, backend: str | None = None
+) -> Exported | Corrected:
     """The actor in an exported file or behind an address, perhaps with an overlay on top.
 
     Raises:
         UserError: as `Exported`.
     """
-    found = Exported(path, token=token, overlay=overlay)
+    found = Exported(path, token=token, overlay=overlay, backend=backend)
     return Corrected(found) if found.player.corrects else found

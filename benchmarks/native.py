@@ -15,10 +15,11 @@ from functools import partial
 import numpy as np
 
 from ..deploy import compiled
-from ..deploy.arrays import chain_arrays, chain_facts, rounded
+from ..deploy.arrays import chain_arrays, chain_facts
 from ..deploy.c_source import c_source
 from ..deploy.cameras import Cameras
-from ..deploy.export import describe
+from ..deploy.export import PRECISIONS, describe
+from ..deploy.rounding import Precision, rounded
 from ..policies import Policy
 from ..policies.activation import Activation
 from .limits import Limits
@@ -36,8 +37,8 @@ def native(activation: Activation, steps: int, limits: Limits, effort: Effort) -
     arrays, state = {name: value.numpy() for name, value in obs.items()}, obs["state"].flatten(1)
     act = {"onnxruntime": as_onnx(policy).act, "numpy": as_numpy(policy).act}
     calls = {}
-    for precision in ("float32", "bfloat16"):
-        library, metadata = _compiled(policy, precision)
+    for precision in PRECISIONS[".c"]:
+        library, metadata = compile_policy(policy, precision)
         act[precision] = compiled.play(library, metadata).act
         calls[f"{precision}/call"] = Variant(_call(library, policy, arrays["state"]), threads=1)
     played = {
@@ -52,9 +53,10 @@ def native(activation: Activation, steps: int, limits: Limits, effort: Effort) -
         yield Row(f"c/{activation}/K{steps}/{name}", 1e3 * seconds[name], "ms", least / seconds[name], faster)
 
 
-def _compiled(policy: Policy, precision: str) -> tuple[ctypes.CDLL, dict]:
+def compile_policy(policy: Policy, precision: Precision) -> tuple[ctypes.CDLL, dict]:
+    """The policy's C source as a library for this processor, and its metadata."""
     metadata = describe(policy, Cameras(policy.spec)) | {"chain": chain_facts(policy) | {"weights": precision}}
-    held = rounded(policy) if precision == "bfloat16" else policy
+    held = rounded(policy, precision) if precision == "bfloat16" else policy
     return compiled.build(c_source(chain_arrays(held), json.dumps(metadata)), FLAGS), metadata
 
 

@@ -7,14 +7,15 @@ nothing else runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..deploy.runtime.loop import no_garbage_collection
+from ..deploy.runtime.pace import no_interruptions
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Row:
     """how much of what the machine can do is reached; 1 is all"""
     ratios: Mapping[str, float] | None = None
     """peer -> how many times faster than it"""
+    spread: Mapping[str, float] | None = None
+    """of a value that is a median: `p99` in the same unit, and `p99/p50`"""
+    note: str = ""
+    """why there is no value, which is NaN then"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Effort:
     """requests to a policy server"""
     compiled: bool = False
     """also measure torch.compile, which takes minutes to prepare"""
+    unet: bool = False
+    """also play the large U-Net by every player"""
 
 
 QUICK = Effort(rounds=2, burst=2, envs=4, decisions=4, requests=200)
@@ -64,15 +71,26 @@ class Variant:
 
 
 def race(variants: Mapping[str, Variant], effort: Effort) -> dict[str, float]:
-    """Seconds of the fastest call of each variant; every turn starts with a call that does not count."""
-    best = dict.fromkeys(variants, float("inf"))
-    with no_garbage_collection():
+    """Seconds of the fastest call of each variant."""
+    return {name: min(seconds) for name, seconds in times(variants, effort).items()}
+
+
+def times(variants: Mapping[str, Variant], effort: Effort) -> dict[str, list[float]]:
+    """Seconds of every call of each variant; every turn starts with a call that does not count."""
+    measured: dict[str, list[float]] = {name: [] for name in variants}
+    with no_interruptions():
         for _ in range(effort.rounds):
             for name, variant in variants.items():
                 with settings(variant.fast_matmul, variant.threads):
                     variant.run()
-                    best[name] = min(best[name], *(_seconds(variant.run) for _ in range(effort.burst)))
-    return best
+                    measured[name] += [_seconds(variant.run) for _ in range(effort.burst)]
+    return measured
+
+
+def spread(seconds: Sequence[float]) -> tuple[float, float]:
+    """Median and 99th percentile."""
+    p50, p99 = np.percentile(seconds, [50, 99])
+    return float(p50), float(p99)
 
 
 def ratios(seconds: Mapping[str, float], ours: str, peers: Mapping[str, Any]) -> dict[str, float]:

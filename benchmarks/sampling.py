@@ -146,9 +146,14 @@ def _compiled(policy: Policy, batch: int, generator: torch.Generator) -> partial
 
 def as_onnx(policy: Policy) -> ExportedPolicy:
     """The policy as ONNX Runtime plays it."""
+    return ExportedPolicy.from_bytes(onnx_file(policy))
+
+
+def onnx_file(policy: Policy) -> bytes:
+    """Content of its `.onnx` file, without a certificate."""
     model = build_graph(policy, Cameras(policy.spec))
     add_metadata(model, json.dumps(describe(policy, Cameras(policy.spec))))
-    return ExportedPolicy.from_bytes(model.SerializeToString())
+    return model.SerializeToString()
 
 
 def as_numpy(policy: Policy) -> ExportedPolicy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from .limits import Limits, default_threads
 from .native import native
 from .offpolicy import diffusion_q_learning, flow_q_learning
 from .pictures import cloning
+from .playing import playing, playing_unet
 from .race import Effort, Row, settings
 from .sac import soft_actor_critic
 from .sampling import decision, rollout, sampler, unet
@@ -37,6 +39,8 @@ CASES: dict[str, Case] = {
     "c/relu/K20": partial(native, "relu", 20),
     "c/relu/K1": partial(native, "relu", 1),
     "c/mish/K20": partial(native, "mish", 20),
+    **{f"runtime/K{steps}": partial(playing, steps) for steps in (20, 5, 1)},
+    "runtime/unet": playing_unet,
     "rollout/batch40": rollout,
     "decision": decision,
     **{f"env/{env}": partial(stepping, env) for env in TASKS},
@@ -101,7 +105,8 @@ def machine() -> dict[str, Any]:
 
 def as_dict(row: Row) -> dict[str, Any]:
     """A row as JSON values."""
-    return {**asdict(row), "ratios": dict(row.ratios or {})}
+    value = None if math.isnan(row.value) else row.value
+    return {**asdict(row), "value": value, "ratios": dict(row.ratios or {}), "spread": dict(row.spread or {})}
 
 
 def _limit_rows(limits: Limits) -> Iterator[Row]:

@@ -61,19 +61,6 @@ def chain_arrays(policy: Policy) -> Arrays:
     return arrays
 
 
-@torch.no_grad()
-def rounded(policy: Policy) -> Policy:
-    """A copy whose matrices hold numbers of bfloat16 alone; time embeddings, biases and normalisers are kept."""
-    policy = copy.deepcopy(policy)
-    for network in (policy.network, policy.prefix):
-        if network is not None:
-            assert isinstance(network, DenoisingMLP), "chain_facts refuses others"
-            for layer in [*network.condition.modules(), *network.trunk.modules()]:
-                if isinstance(layer, nn.Linear):
-                    layer.weight.copy_(layer.weight.bfloat16())
-    return policy
-
-
 @runtime_checkable
 class Scaled(Protocol):
     """An actor whose scales are known."""

@@ -38,10 +38,10 @@ def find_compiler() -> list[str]:
     return words
 
 
-def compiler_version() -> str:
-    """What the compiler calls itself, with the flags of the certificate."""
+def compiler_version(flags: Sequence[str] = FLAGS) -> str:
+    """What the compiler calls itself, and the flags."""
     done = subprocess.run([*find_compiler(), "--version"], capture_output=True, text=True, check=False)
-    return " ".join([*done.stdout.splitlines()[:1], *FLAGS])
+    return " ".join([*done.stdout.splitlines()[:1], *flags])
 
 
 def build(source: bytes, flags: Sequence[str] = FLAGS) -> ctypes.CDLL:
@@ -91,9 +91,9 @@ def load(source: bytes, flags: Sequence[str] = FLAGS) -> Policy:
     Raises:
         UserError: if it cannot be compiled.
     """
-    return play(build(source, flags), read_metadata(source))
+    return play(build(source, flags), read_metadata(source), compiler_version(flags))
 
 
-def play(library: ctypes.CDLL, metadata: dict[str, Any]) -> Policy:
+def play(library: ctypes.CDLL, metadata: dict[str, Any], backend: str = "") -> Policy:
     """The same for a library that `build` made."""
-    return Policy(Compiled(library, metadata), metadata)
+    return Policy(Compiled(library, metadata), metadata, backend=backend)

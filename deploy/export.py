@@ -2,7 +2,8 @@
 
 `.onnx` is played by onnxruntime (or anything else that reads ONNX), `.npz` by numpy alone. Inputs are
 `observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A), the output is `action`
-(B, H, A), in physical units. `.c` is source of a program that does the same for one observation.
+(B, H, A), in physical units. `.c` is source of a program that does the same for one observation, `.pt2` is such a
+program, compiled for this machine and torch.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from ..config import to_dict
@@ -25,17 +24,24 @@ from ..files import atomic_write
 from ..policies.policy import ACTION, Policy
 from ..resize import Size
 from ..spec import ArraySpec
-from . import compiled
-from .arrays import center_half, chain_arrays, chain_facts, pack, rounded
+from . import compiled, native
+from .arrays import center_half, chain_arrays, chain_facts, pack
 from .c_source import c_source
 from .cameras import Cameras
 from .graph import Exportable, add_metadata, build_graph
 from .parity import certify
+from .rounding import Precision, rounded, store
 from .runtime.policy import Policy as ExportedPolicy
 from .runtime.spec import SCHEMA
 
 Metadata = dict[str, Any]
-Precision = Literal["float32", "bfloat16"]
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    ".onnx": ("float32", "float16", "bfloat16", "int8"),
+    ".npz": ("float32",),
+    ".c": ("float32", "bfloat16"),
+    ".pt2": ("float32",),
+}
+"""of the weights, by suffix"""
 
 
 def export(
@@ -47,21 +53,23 @@ def export(
     quantiles: Mapping[str, Mapping[str, Any]] | None = None,
     provenance: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
+    history: Mapping[str, Any] | None = None,
     precision: Precision = "float32",
 ) -> Path:
     """Write `path`, after having compared what is written with the policy.
 
     Args:
         policy: any device and precision; the file computes in float32.
-        path: ends in `.onnx`, `.npz` or `.c`.
+        path: ends in `.onnx`, `.npz`, `.c` or `.pt2`.
         observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None, and where
             `cameras` gives pictures of another size.
         cameras: (height, width) of what the robot's cameras give, by name, where the file shall resize it.
         quantiles: of recorded observations, name -> `q01` and `q99`, lists of D; they join the specification.
         provenance: where the policy comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
-        precision: of the weights in a `.c` file; the certificate then compares with the policy of rounded weights,
-            and says how far that is from the policy.
+        history: how it came to be, as JSON values: `licence`, `training`, `parent`.
+        precision: of the weights, see PRECISIONS; products stay float32. The certificate then compares with the
+            policy of rounded weights, and says how far that is from the policy.
 
     Raises:
         UserError: if what would be written differs from the policy by more than 1e-4 of the action range, a
@@ -70,14 +78,20 @@ def export(
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise UserError(f"cannot export to '{path}': the path must end in {' or '.join(_FORMATS)}")
-    if precision != "float32" and path.suffix != ".c":
-        raise UserError(f"a {path.suffix} file is float32: export to a path that ends in .c for weights in {precision}")
+    if precision not in PRECISIONS[path.suffix]:
+        others = " or ".join(suffix for suffix, known in PRECISIONS.items() if precision in known)
+        raise UserError(
+            f"a {path.suffix} file has weights in {' or '.join(PRECISIONS[path.suffix])}: "
+            f"export to a path that ends in {others} for {precision}"
+        )
     policy.normalizer.require_fitted()
     policy = copy.deepcopy(policy).cpu().float().eval()
     seen = Cameras(policy.spec, cameras or {})
     metadata = describe(policy, seen) | {
+        "precision": precision,
         "provenance": dict(provenance),
         "evaluation": evaluation and dict(evaluation),
+        **(history or {}),
     }
     for name, facts in (quantiles or {}).items():
         metadata["observations"][name].update(facts)
@@ -85,7 +99,7 @@ def export(
     exported = form.play(form.write(_text(form.metadata)), path.name)
     held = policy if form.policy is None else form.policy
     unrounded = None if form.policy is None else policy
-    parity = certify(held, seen, exported, observations, form.backend, unrounded)
+    parity = certify(held, seen, exported, observations, unrounded)
     atomic_write(path, form.write(_text(form.metadata | {"parity": parity})))
     return path
 
@@ -122,39 +136,46 @@ class _Form:
     metadata: Metadata
     write: Callable[[str], bytes]
     """metadata as text -> content of the file"""
-    backend: str
-    """what plays it, with its version"""
     play: Callable[[bytes, str], ExportedPolicy] = ExportedPolicy.from_bytes
-    policy: Policy | None = None
+    policy: Exportable | None = None
     """what the file holds, where that is not the policy: the one of rounded weights"""
 
 
-def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
-    model = build_graph(policy, cameras)
+def _onnx(policy: Exportable, cameras: Cameras, metadata: Metadata, precision: Precision) -> _Form:
+    held = None if precision == "float32" else rounded(policy, precision)
+    model = build_graph(held or policy, cameras)
+    if held is not None:
+        store(model, policy, precision)
 
     def write(text: str) -> bytes:
         whole = copy.deepcopy(model)
         add_metadata(whole, text)
         return whole.SerializeToString()
 
-    return _Form(metadata, write, f"onnxruntime {version('onnxruntime')}")
+    return _Form(metadata, write, policy=held)
 
 
 def _npz(policy: Exportable, _cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
     policy = _plain(policy, ".npz")
     metadata, arrays = metadata | {"chain": chain_facts(policy)}, chain_arrays(policy)
-    return _Form(metadata, lambda text: pack(arrays, text), f"numpy {np.__version__}")
+    return _Form(metadata, lambda text: pack(arrays, text))
 
 
 def _c(policy: Exportable, _cameras: Cameras, metadata: Metadata, precision: Precision) -> _Form:
     policy = _plain(policy, ".c")
     metadata = metadata | {"chain": chain_facts(policy) | {"weights": precision}}
-    held = rounded(policy) if precision == "bfloat16" else None
-    arrays, backend = chain_arrays(held or policy), compiled.compiler_version()
-    return _Form(metadata, lambda text: c_source(arrays, text), backend, lambda source, _: compiled.load(source), held)
+    held = None if precision == "float32" else rounded(policy, precision)
+    compiled.find_compiler()
+    arrays = chain_arrays(held or policy)
+    return _Form(metadata, lambda text: c_source(arrays, text), lambda source, _: compiled.load(source), held)
 
 
-_FORMATS = {".onnx": _onnx, ".npz": _npz, ".c": _c}
+def _pt2(policy: Exportable, cameras: Cameras, metadata: Metadata, _: Precision) -> _Form:
+    archive = native.compile_policy(policy, cameras)
+    return _Form(metadata, lambda text: native.with_metadata(archive, text), native.from_bytes)
+
+
+_FORMATS = {".onnx": _onnx, ".npz": _npz, ".c": _c, native.SUFFIX: _pt2}
 
 
 def _plain(policy: Exportable, suffix: str) -> Policy:

@@ -76,19 +76,19 @@ class Graph(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Observations (B, T, ...) and noise (B, N, H, A) to actions (B, H, A)."""
         *values, noise = inputs
-        seen = dict(zip([*self.policy.spec.obs, *prefix_inputs(self.policy)], values, strict=True))
+        seen = dict(zip([*self.policy.spec.obs, *prefix_inputs(self.policy, 0)], values, strict=True))
         context = self.policy.encode(self.cameras(seen))
         if isinstance(self.policy, Policy):  # its frozen steps may see by an encoder of their own
             return self.policy.forward(context.features, noise, context.frozen)
         return self.policy.forward(context.features, noise)
 
 
-def prefix_inputs(policy: Exportable) -> dict[str, Tensor]:
-    """Two rows of what such a policy takes beside observations and noise; empty if it knows no prefix."""
+def prefix_inputs(policy: Exportable, rows: int) -> dict[str, Tensor]:
+    """Zeros of what such a policy takes beside observations and noise; empty if it knows no prefix."""
     most = policy.spec.max_prefix
     if not most:
         return {}
-    return {ACTIONS: torch.zeros(2, most, policy.spec.action.dim), LENGTH: torch.zeros(2, dtype=torch.int64)}
+    return {ACTIONS: torch.zeros(rows, most, policy.spec.action.dim), LENGTH: torch.zeros(rows, dtype=torch.int64)}
 
 
 def build_graph(policy: Exportable, cameras: Cameras) -> ModelProto:
@@ -98,18 +98,10 @@ def build_graph(policy: Exportable, cameras: Cameras) -> ModelProto:
         UserError: if the packages of the `export` extra are missing.
     """
     require_onnx()
-    spec = policy.spec
-    prefix = prefix_inputs(policy)
-    names = [*(f"observation.{name}" for name in spec.obs), *prefix, "noise"]
+    names = [*(f"observation.{name}" for name in policy.spec.obs), *prefix_inputs(policy, 2), "noise"]
     # Two rows: an axis of length one would be taken for a constant.
-    obs = [
-        torch.zeros(2, spec.n_obs_steps, *array.shape, dtype=torch.uint8 if name in cameras.pictures else torch.float32)
-        for name, array in cameras.obs.items()
-    ]
-    inputs = (*obs, *prefix.values(), torch.zeros(2, *policy.noise_shape))
+    graph, inputs = traced(policy, cameras, rows=2)
     with torch.no_grad(), _quiet():
-        graph = Graph(_with_known_times(policy), cameras).eval()
-        graph(*inputs)  # what is kept from a first call must not come from the tracer
         program = torch.onnx.export(
             graph,
             inputs,
@@ -122,6 +114,20 @@ def build_graph(policy: Exportable, cameras: Cameras) -> ModelProto:
         )
     assert program is not None
     return _cleaned(program.model_proto)
+
+
+@torch.no_grad()
+def traced(policy: Exportable, cameras: Cameras, rows: int) -> tuple[Graph, tuple[Tensor, ...]]:
+    """What an exporter traces: the module, and inputs of zeros."""
+    steps = policy.spec.n_obs_steps
+    obs = [
+        torch.zeros(rows, steps, *array.shape, dtype=torch.uint8 if name in cameras.pictures else torch.float32)
+        for name, array in cameras.obs.items()
+    ]
+    inputs = (*obs, *prefix_inputs(policy, rows).values(), torch.zeros(rows, *policy.noise_shape))
+    graph = Graph(_with_known_times(policy), cameras).eval()
+    graph(*inputs)  # what is kept from a first call must not come from the tracer
+    return graph, inputs
 
 
 def add_metadata(model: ModelProto, text: str) -> None:

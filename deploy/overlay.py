@@ -71,8 +71,7 @@ def export_overlay(
     played = Overlay(pack(arrays, json.dumps(facts)), Path(path).name).on(base)
     sides = (adapter, played) if isinstance(adapter, Steered) else (_First(adapter), _FirstPlayed(played))
     seen = Cameras(adapter.spec)
-    backend = f"numpy {np.__version__} on {base.metadata.get('parity', {}).get('backend', 'the base')}"
-    parity = certify(sides[0], seen, sides[1], observations, backend)
+    parity = certify(sides[0], seen, sides[1], observations)
     atomic_write(path, pack(arrays, json.dumps(facts | {"parity": parity}, allow_nan=False)))
     return Path(path)
 
@@ -105,7 +104,7 @@ class _First:
 
 class _FirstPlayed:
     def __init__(self, player: Player) -> None:
-        self.player = player
+        self.player, self.backend = player, player.backend
 
     def act(self, obs: Mapping[str, Any], noise: Any, *, prefix: Any = None) -> np.ndarray:
         return self.player.correct(obs, self.player.act(obs, noise, prefix=prefix)[0])[None]

@@ -13,16 +13,20 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..policies.action_prefix import ActionPrefix
+from ..policies.action_prefix import LENGTH, ActionPrefix
 from ..policies.normalizer import ACTION
 from .arrays import Scaled, center_half
 from .cameras import Cameras
+from .runtime import verify
+from .runtime.policy import Policy as RuntimePolicy
 from .runtime.spec import PolicyError
 
 TOLERANCE = 1e-4
 """largest difference allowed, as a fraction of each action's range"""
 MOST, MOST_PICTURES = 256, 32
 """observations compared, without and with pictures"""
+SEED = 0
+"""of the examples' noise and pictures"""
 
 
 @runtime_checkable
@@ -42,6 +46,9 @@ class Compared(Scaled, Protocol):
 class Playing(Protocol):
     """The other side: what the runtime plays."""
 
+    backend: str
+    """what makes the actions, with its version"""
+
     def act(self, obs: Mapping[str, Any], noise: Any, *, prefix: Any = None) -> np.ndarray:
         """Physical actions (H, A) of one observation, begun with `prefix` where the policy knows such."""
         ...
@@ -52,7 +59,6 @@ def certify(
     cameras: Cameras,
     exported: Playing,
     observations: Mapping[str, Tensor] | None,
-    backend: str,
     unrounded: Compared | None = None,
 ) -> dict[str, Any]:
     """Compare both on the same observations and noise, one decision at a time as on a robot.
@@ -62,7 +68,6 @@ def certify(
         cameras: what the file makes of the robot's pictures.
         exported: the file's content, opened by the runtime.
         observations: recorded ones, name -> (N, T, ...); None: drawn uniformly within the normaliser's range.
-        backend: what ran the exported policy, with its version.
         unrounded: what `policy` was before its weights were rounded. Nothing is refused for what that changed; the
             certificate says how much.
 
@@ -72,7 +77,10 @@ def certify(
     generator = torch.Generator().manual_seed(0)
     obs = _drawn(policy, cameras, generator) if observations is None else _chosen(observations, cameras, generator)
     noise = policy.noise(len(next(iter(obs.values()))), generator)
+    kept = _place_examples(obs, noise, exported) if isinstance(exported, RuntimePolicy) else None
     prefix = _prefixes(policy, cameras(obs), generator)
+    if prefix and kept is not None:
+        prefix[LENGTH][kept] = 0  # as the runtime makes these decisions again
     ours = policy.act(cameras(obs) | prefix, noise).numpy()
     begun = [a[:n] for a, n in zip(*prefix.values(), strict=True)] if prefix else [None] * len(noise)
     try:
@@ -84,7 +92,7 @@ def certify(
     relative = float((difference / action_span(policy)).max())
     if not relative <= TOLERANCE:
         raise UserError(
-            f"not exported: {backend} differs from torch by {relative:.1e} of the action range, "
+            f"not exported: {exported.backend} differs from torch by {relative:.1e} of the action range, "
             f"more than {TOLERANCE:.0e}; try another version of it"
         )
     certificate = {
@@ -93,9 +101,12 @@ def certify(
         "tolerance": TOLERANCE,
         "observations": len(noise),
         "source": "drawn within the normaliser's range" if observations is None else "recorded",
-        "backend": backend,
+        "backend": exported.backend,
         "torch": torch.__version__,
     }
+    if kept is not None:
+        flat = {name: value[kept].numpy() for name, value in obs.items() if name not in cameras.pictures}
+        certificate["examples"] = verify.pack(flat, ours[kept], SEED)
     if unrounded is not None:
         moved = np.abs(ours - unrounded.act(cameras(obs) | prefix, noise).numpy()) / action_span(policy)
         rounding = {"mean_relative_difference": float(moved.mean()), "max_relative_difference": float(moved.max())}
@@ -109,6 +120,17 @@ def _prefixes(policy: Compared, obs: Mapping[str, Tensor], generator: torch.Gene
         return {}
     prefix = ActionPrefix(policy.spec.max_prefix, policy.spec.action.dim)
     return prefix.draw(policy.act(obs, policy.noise(len(next(iter(obs.values()))), generator)), generator)
+
+
+def _place_examples(obs: dict[str, Tensor], noise: Tensor, exported: RuntimePolicy) -> np.ndarray:
+    # Some rows get noise and pictures that the runtime can draw again; their numbers stay in the file.
+    rows = np.linspace(0, len(noise) - 1, min(verify.MOST, len(noise))).round().astype(int)
+    drawn, pictures = verify.draw(exported.spec, len(rows), SEED)
+    noise[rows] = torch.from_numpy(drawn)
+    for name, values in pictures.items():
+        obs[name] = obs[name].clone()
+        obs[name][rows] = torch.from_numpy(values.copy())
+    return rows
 
 
 def action_span(policy: Scaled) -> np.ndarray:

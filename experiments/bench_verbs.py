@@ -28,6 +28,8 @@ class Bench:
     """only see that everything runs; the numbers mean little"""
     requests: int = 10_000
     """requests to the server of `serve`; a million takes minutes"""
+    unet: bool = False
+    """`runtime` also plays the large U-Net, which takes minutes"""
     compiled: bool = False
     """measure torch.compile too, which takes minutes to prepare"""
 
@@ -39,7 +41,7 @@ def bench(argv: Sequence[str]) -> int:
     from ..benchmarks.race import QUICK, Effort
 
     effort = QUICK if options.quick else Effort(requests=options.requests)
-    effort = replace(effort, compiled=options.compiled)
+    effort = replace(effort, compiled=options.compiled, unet=options.unet)
     facts = suite.machine()
     rows = list(_announced(suite.run(options.names, effort)))
     if options.json:
@@ -51,7 +53,7 @@ def bench(argv: Sequence[str]) -> int:
 
 def _announced(rows: Iterable[Row]) -> Iterable[Row]:
     for row in rows:
-        print(f"{row.name}: {row.value:.4g} {row.unit}", file=sys.stderr, flush=True)
+        print(f"{row.name}: {row.note or f'{row.value:.4g} {row.unit}'}", file=sys.stderr, flush=True)
         yield row
 
 
@@ -60,14 +62,15 @@ def _print(facts: dict[str, Any], rows: Sequence[Row]) -> None:
 
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     show(
-        ("name", "value", "unit", "of limit", "times faster than"),
+        ("name", "value", "unit", "of limit", "times faster than", "beside a median"),
         [
             (
                 row.name,
-                f"{row.value:.4g}",
+                "-" if row.note else f"{row.value:.4g}",
                 row.unit,
                 "" if row.fraction_of_limit is None else f"{100 * row.fraction_of_limit:.0f} %",
                 ", ".join(f"{peer} {x:.2f}" for peer, x in (row.ratios or {}).items()),
+                row.note or ", ".join(f"{name} {x:.3g}" for name, x in (row.spread or {}).items()),
             )
             for row in rows
         ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -34,8 +33,8 @@ class Export:
     source: tyro.conf.Positional[Path]
     """a run, whose newest checkpoint is taken, or a policy folder"""
     out: Path = Path("policy.onnx")
-    """ends in .onnx (for onnxruntime), .npz (for numpy alone), .c (C source, for any compiler) or .overlay (an adapter
-    alone, for the exported file that it was trained on)"""
+    """ends in .onnx (for onnxruntime), .npz (for numpy alone), .c (C source, for any compiler), .pt2 (compiled for this
+    machine and its torch) or .overlay (an adapter alone, for the exported file that it was trained on)"""
     data: str = ""
     """dataset whose observations the parity certificate uses, and whose quantiles the file states; without it
     observations are drawn"""
@@ -43,8 +42,10 @@ class Export:
     """NAME=HEIGHTxWIDTH of what the robot's camera gives; the file resizes it to what the policy sees"""
     eval: Path | None = None
     """ledger of an evaluation whose result goes into the file"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """of the weights in a .c file: bfloat16 halves what is read per decision, and moves actions a little"""
+    licence: str = ""
+    """under which the policy may be used, such as CC-BY-4.0; it goes into the file"""
+    precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """of the weights: smaller files whose actions move a little; .onnx takes all, .c bfloat16, which is faster there"""
     eta: Literal[0] | None = None
     """0: the chain without noise at its steps, so that adapters can choose all of the file's noise"""
     base: str = ""
@@ -68,6 +69,11 @@ class Run:
     """of the first episode; the next ones count up"""
     overlay: Path | None = None
     """adapter on top of the file, written by `noisepilot export` too"""
+    backend: str = ""
+    """what plays a file: onnxruntime, openvino or openvino-bfloat16 for .onnx, numpy for .npz; empty: the first of
+    these"""
+    trust: bool = False
+    """run a .pt2 file, which is machine code of whoever wrote it"""
     gate: Path | None = None
     """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
     mode: Literal["sync", "async", "rtc"] = "sync"
@@ -99,6 +105,7 @@ def export(argv: Sequence[str]) -> int:
     from ..deploy.graph import exportable
     from ..policies.storage import find_policy, load_policy
     from .ledger import Ledger
+    from .lineage import parent, training
 
     if config.out.suffix == ".overlay":
         from .overlay_verb import export_overlay
@@ -117,6 +124,7 @@ def export(argv: Sequence[str]) -> int:
         quantiles=None if data is None else _quantiles(data, policy),
         provenance=provenance_of(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
+        history={"licence": config.licence or None, "training": training(folder), "parent": parent(folder)},
         precision=config.precision,
     )
     _say_exported(out)
@@ -131,7 +139,13 @@ def run(argv: Sequence[str]) -> int:
 
     traces: list[dict[str, Any]] = []
     try:
-        policy = open_policy(config.policy, token=read_token(config.token_file), overlay=config.overlay)
+        if Path(config.policy).suffix == ".pt2":
+            from ..deploy.native import load
+
+            policy = load(config.policy, trust=config.trust)
+        else:
+            token, backend = read_token(config.token_file), config.backend or None
+            policy = open_policy(config.policy, token=token, overlay=config.overlay, backend=backend)
         ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
         env = make_core(ref.id, 1, **ref.kwargs)
         try:
@@ -224,16 +238,20 @@ def _camera_size(text: str) -> tuple[str, tuple[int, int]]:
 
 
 def _say_exported(path: Path) -> None:
+    from ..deploy import native
     from ..deploy.c_source import read_metadata
     from ..deploy.runtime import Policy
 
-    metadata = read_metadata(path.read_bytes()) if path.suffix == ".c" else Policy.load(path).metadata
+    readers = {".c": read_metadata, native.SUFFIX: lambda content: native.read_metadata(content, path.name)}
+    metadata = readers.get(path.suffix, lambda content: Policy.from_bytes(content).metadata)(path.read_bytes())
     say_certificate(path, metadata["parity"])
 
 
 def say_certificate(path: Path, parity: Report) -> None:
     """Size and certificate of what was written, in one or two lines."""
-    size, backend = f"{path.stat().st_size / 1e6:.1f} MB", parity["backend"]
+    from ..deploy.runtime.__main__ import file_size
+
+    size, backend = file_size(path), parity["backend"]
     difference = f"{parity['max_relative_difference']:.1e} of the action range"
     origin = f"{parity['observations']} observations ({parity['source']})"
     print(f"{path}: {size}, {backend} within {difference} of torch over {origin}")
@@ -275,12 +293,12 @@ def _quantiles(episodes: Episodes, policy: Exportable) -> dict[str, dict[str, li
 def provenance_of(folder: Path, data: Episodes | None) -> dict[str, Any]:
     """Where a policy folder comes from, as JSON values."""
     from ..policies.storage import data_hash, read_config
+    from .lineage import weights_hash
     from .run_folder import provenance
 
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     hashes = {"data_hash": data_hash(folder), "parity_data_hash": data.hash() if data else ""}
-    parent = {"weights_sha256": weights, "provenance": read_config(folder).get("provenance", {})}
-    return {**provenance(), **hashes, "parent": parent}
+    source = {"weights_sha256": weights_hash(folder), "provenance": read_config(folder).get("provenance", {})}
+    return {**provenance(), **hashes, "source": source}
 
 
 def check_fit(policy: Any, env: Any) -> None:

@@ -33,6 +33,7 @@ EXTRAS = {
     "onnx": ("export", "writing .onnx files"),
     "onnxscript": ("export", "writing .onnx files"),
     "onnxruntime": ("export", "running .onnx files"),
+    "openvino": ("openvino", "running .onnx files by OpenVINO"),
     "websockets": ("serve", "serving policies, and playing served ones"),
     "msgpack": ("serve", "the same"),
     "tensorboard": ("tensorboard", "TensorBoard logs"),

@@ -34,6 +34,8 @@ class Eval:
     """ledger to write; empty: eval/final.json of the run, nothing for a bare policy folder"""
     overlay: Path | None = None
     """adapter on top of an exported file, written by `noisepilot export` too"""
+    backend: str = ""
+    """what plays an exported file: onnxruntime, openvino or openvino-bfloat16 (.onnx), numpy (.npz)"""
     token_file: Path | None = None
     """file with the word that the server wants"""
     json: bool = False
@@ -108,8 +110,11 @@ def _deployed(config: Eval) -> Exported | Corrected | None:
     if not is_deployed(config.policy):
         if config.overlay:
             raise UserError(f"{config.overlay} belongs on top of an exported file, and {config.policy} is none")
+        if config.backend:
+            raise UserError(f"{config.policy} is played by torch: --backend is for files of `noisepilot export`")
         return None
-    return deployed(config.policy, token=read_token(config.token_file), overlay=config.overlay)
+    token, backend = read_token(config.token_file), config.backend or None
+    return deployed(config.policy, token=token, overlay=config.overlay, backend=backend)
 
 
 def _default_out(policy: str) -> Path | None:

@@ -30,6 +30,8 @@ class Serve:
 
     policy: tyro.conf.Positional[Path]
     """file written by `noisepilot export`"""
+    backend: str = ""
+    """onnxruntime, openvino or openvino-bfloat16 for .onnx, numpy for .npz; empty: the first of these"""
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 is every network this machine is in"""
     port: int = 8000
@@ -69,7 +71,7 @@ def serve(argv: Sequence[str]) -> int:
 def _loaded(config: Serve) -> Policy:
     from ..deploy.runtime import Policy
 
-    policy = Policy.load(config.policy, overlay=config.overlay)
+    policy = Policy.load(config.policy, config.backend or None, overlay=config.overlay)
     if policy.corrects:
         raise UserError(
             f"{config.overlay} corrects every step of a chunk, and a server makes whole chunks: serve {config.policy} "

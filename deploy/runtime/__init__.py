@@ -1,6 +1,7 @@
 """Run an exported policy with numpy alone (`.npz`), with onnxruntime (`.onnx`) or on a server (`ws://`).
 
-This folder imports nothing else of noisepilot, so it can be copied to a robot as it is.
+This folder imports nothing else of noisepilot: it is the distribution `noisepilot-runtime`, and can be copied to a
+robot as it is.
 
 policy = Policy.load("policy.onnx")
 chunk = policy.act({"state": state[None]})  # (T, D) -> (H, A), physical units
@@ -18,6 +19,7 @@ from .player import Chunking
 from .policy import Policy
 from .remote import RemotePolicy, open_policy
 from .spec import PolicyError, Spec
+from .verify import Verification
 
 __all__ = [
     "Chunking",
@@ -31,6 +33,7 @@ __all__ = [
     "RemotePolicy",
     "Seen",
     "Spec",
+    "Verification",
     "Workspace",
     "open_policy",
     "run_loop",

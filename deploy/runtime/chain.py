@@ -21,15 +21,15 @@ Array = np.ndarray
 Arrays = dict[str, Array]
 
 
-def read_chain(content: bytes, name: str) -> tuple[Callable[[Arrays], Array], str]:
-    """The chain as a function of its named inputs, and its metadata as text.
+def read_chain(content: bytes, name: str) -> tuple[Callable[[Arrays], Array], str, str]:
+    """The chain as a function of its named inputs, its metadata as text, and what plays it.
 
     Raises:
         PolicyError: if the content is no `.npz` file of ours.
     """
     arrays, text = read_arrays(content, name)
     try:
-        return Chain(arrays, json.loads(text)["chain"]), text
+        return Chain(arrays, json.loads(text)["chain"]), text, f"numpy {np.__version__}"
     except KeyError as error:
         raise PolicyError(f"{name} was not written by `noisepilot export`: it has no {error}") from None
     except (ValueError, TypeError) as error:

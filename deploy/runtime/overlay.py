@@ -65,7 +65,8 @@ class Overlay:
     def on(self, base: Policy) -> Policy:
         """The base with this adapter on top, as one policy.
 
-        Its `digest` is that of both digests together; its metadata are the base's, with this file's under `overlay`.
+        Its `digest` is that of both digests together; its metadata are the base's, with this file's certificate, and
+        all of this file's under `overlay`.
 
         Raises:
             PolicyError: if it was trained on top of another file.
@@ -79,7 +80,8 @@ class Overlay:
         digest = hashlib.sha256(f"{base.digest} {self.digest}".encode()).hexdigest()
         built = _Steered if self.kind == "noise" else _Corrected
         try:
-            return built(self, base, {**base.metadata, "overlay": facts}, digest)
+            own = {"parity": self.metadata.get("parity"), "overlay": facts}
+            return built(self, base, {**base.metadata, **own}, digest)
         except (KeyError, ValueError) as error:
             raise PolicyError(f"{self.name} does not fit its base ({error}): export it again") from None
 
@@ -152,7 +154,7 @@ class _Steered(Policy):
             raise ValueError(f"noise of {horizon} steps drawn {draws} times, a basis of shape {basis.shape}")
         overlay.require(base, 0, 2 * basis.shape[1] * dim)
         shape = [1, basis.shape[1], dim]
-        super().__init__(self._play, {**metadata, "noise_shape": shape}, overlay.name, digest)
+        super().__init__(self._play, {**metadata, "noise_shape": shape}, overlay.name, digest, _backend(base))
         self.overlay, self.base, self.basis = overlay, base, basis
 
     def _play(self, feeds: dict[str, Array]) -> Array:
@@ -173,7 +175,7 @@ class _Corrected(Policy):
     def __init__(self, overlay: Overlay, base: Policy, metadata: dict[str, Any], digest: str) -> None:
         dim = base.spec.action["shape"][1]
         overlay.require(base, dim, dim)
-        super().__init__(base.run, metadata, overlay.name, digest)
+        super().__init__(base.run, metadata, overlay.name, digest, _backend(base))
         self.overlay, self.base, self.dim = overlay, base, dim
 
     def correct(self, obs: Mapping[str, Any], action: Any) -> Array:
@@ -204,6 +206,10 @@ class _Corrected(Policy):
         base_action = (planned - arrays["action.center"]) * arrays["action.scale"]
         u = self.overlay.network(np.concatenate([features, base_action], 1))
         return scale * (np.tanh(u) if squashed else u) * arrays["action.half"]
+
+
+def _backend(base: Policy) -> str:
+    return f"numpy {np.__version__} on {base.backend or 'the base'}"
 
 
 def _facts(text: str, name: str) -> dict[str, Any]:

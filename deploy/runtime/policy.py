@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .chain import read_chain
-from .session import read_session
+from .backends import read
 from .spec import PolicyError, read_spec
+from .verify import Verification, verify
 
 Array = np.ndarray
 Run = Callable[[dict[str, Array]], Array]
@@ -26,50 +26,57 @@ class Policy:
 
     `run` maps `observation.<name>` (B, T, D), bytes (B, T, H, W, C) for pictures, and `noise` (B, N, H, A) to actions
     (B, H, A); what is no picture is float32. With `spec.max_prefix` it also takes `prefix_actions` (B, P, A) and
-    `prefix_len` (B,), int64. `digest` is the SHA-256 of the file it came from.
+    `prefix_len` (B,), int64. `digest` is the SHA-256 of the file it came from, `backend` what plays it, with its
+    version.
     """
 
     corrects = False
     """whether the chunk's actions change as they are played: then each passes `correct` before it is sent"""
 
-    def __init__(self, run: Run, metadata: dict[str, Any], name: str = "policy", digest: str = "") -> None:
+    def __init__(
+        self, run: Run, metadata: dict[str, Any], name: str = "policy", digest: str = "", backend: str = ""
+    ) -> None:
         self.metadata = metadata
         self.spec = read_spec(metadata, name)
         self.run = run
         self.digest = digest
+        self.backend = backend
         self._generator = np.random.default_rng()
 
     @classmethod
-    def load(cls, path: str | Path, *, overlay: str | Path | None = None) -> Policy:
+    def load(cls, path: str | Path, backend: str | None = None, *, overlay: str | Path | None = None) -> Policy:
         """Open a `.onnx` or `.npz` file written by `noisepilot export`.
 
         Args:
             path: of the file.
+            backend: what plays it: `onnxruntime`, `openvino` or `openvino-bfloat16` for `.onnx`, `numpy` for `.npz`;
+                None: the first of these.
             overlay: an adapter that was trained on top of it, a `.overlay` file; without it the file acts alone.
 
         Raises:
-            PolicyError: if it is missing, corrupt, foreign or newer than this runtime, or the overlay is, or belongs
-                to another file.
+            PolicyError: if it is missing, corrupt, foreign or newer than this runtime, the backend is missing, or the
+                overlay is, or belongs to another file.
         """
         suffix = Path(path).suffix
         if suffix == ".c":
             raise PolicyError(f"{path} is C source: compile it into your program, or export to .onnx or .npz")
         if suffix == ".overlay":
             raise PolicyError(f"{path} is an overlay: give the file that it was trained on, and this as its overlay")
-        return cls.from_bytes(read_bytes(path), str(path)).under(overlay)
+        if suffix == ".pt2":
+            raise PolicyError(f"{path} is machine code, which neither runtime nor server run: `noisepilot run --trust`")
+        return cls.from_bytes(read_bytes(path), str(path), backend).under(overlay)
 
     @classmethod
-    def from_bytes(cls, content: bytes, name: str = "policy") -> Policy:
+    def from_bytes(cls, content: bytes, name: str = "policy", backend: str | None = None) -> Policy:
         """Like `load`, from the content of a file that errors call `name`."""
-        read = read_chain if content[:2] == b"PK" else read_session  # npz files are zip archives
-        run, text = read(content, name)
+        run, text, player = read(content, name, backend)
         try:
             metadata = json.loads(text)
         except ValueError:
             raise PolicyError(f"{name} has metadata that is not JSON: export it again") from None
         if not isinstance(metadata, dict):
             raise PolicyError(f"{name} was not written by `noisepilot export`")
-        return Policy(run, metadata, name, hashlib.sha256(content).hexdigest())
+        return Policy(run, metadata, name, hashlib.sha256(content).hexdigest(), player)
 
     def under(self, overlay: str | Path | None) -> Policy:
         """This policy with an adapter on top, from a `.overlay` file; itself without one.
@@ -109,6 +116,14 @@ class Policy:
         """
         feeds, batched = self.feeds(obs, noise, generator, prefix)
         return self.run(feeds) if batched else self.run(feeds)[0]
+
+    def verify(self) -> Verification:
+        """Make the decisions again that the file keeps of torch, and compare.
+
+        Raises:
+            PolicyError: if the file keeps none.
+        """
+        return verify(self)
 
     def feeds(
         self,

@@ -49,13 +49,14 @@ class RemotePolicy(Policy):
         try:
             said = self._own = self._welcome.get(OWN)
             if isinstance(said, dict):
-                super().__init__(self._play, {k: v for k, v in self._welcome.items() if k != OWN}, address)
+                facts = {k: v for k, v in self._welcome.items() if k != OWN}
+                super().__init__(self._play, facts, address, backend=address)
                 self.digest, self._rows = str(said.get("digest")), int(said["rows"])
                 self._check(spec)
             elif spec is None:
                 raise PolicyError(f"{address} does not say what it serves: give spec=Spec(...)")
             else:
-                super().__init__(self._play, {"schema": 1, **asdict(spec)}, address)
+                super().__init__(self._play, {"schema": 1, **asdict(spec)}, address, backend=address)
         except BaseException:
             self.close()
             raise
@@ -137,14 +138,19 @@ class RemotePolicy(Policy):
             raise PolicyError(f"{self._link.address} serves another policy: {difference}")
 
 
-def open_policy(where: str | Path, *, token: str | None = None, overlay: str | Path | None = None) -> Policy:
-    """A file's policy, or a server's if `where` begins with `ws://` or `wss://`; `overlay` as for `Policy.load`.
+def open_policy(
+    where: str | Path, *, token: str | None = None, overlay: str | Path | None = None, backend: str | None = None
+) -> Policy:
+    """A file's policy, or a server's if `where` begins with `ws://`; `backend` and `overlay` as for `Policy.load`.
 
     Raises:
-        PolicyError: as `Policy.load` and `RemotePolicy`.
+        PolicyError: as `Policy.load` and `RemotePolicy`, and for a backend that a server shall have.
     """
-    policy = RemotePolicy(str(where), token=token) if is_address(where) else Policy.load(where)
-    return policy.under(overlay)
+    if not is_address(where):
+        return Policy.load(where, backend, overlay=overlay)
+    if backend:
+        raise PolicyError(f"{where} was started with its own backend: give --backend to `noisepilot serve`")
+    return RemotePolicy(str(where), token=token).under(overlay)
 
 
 def is_address(where: str | Path) -> bool:

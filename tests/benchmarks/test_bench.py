@@ -2,12 +2,13 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from noisepilot.benchmarks import sampling, suite
+from noisepilot.benchmarks import playing, sampling, suite
 from noisepilot.benchmarks.limits import Limits
 from noisepilot.benchmarks.peers import DiffusersLoop
 from noisepilot.benchmarks.race import QUICK, Effort, Variant, race, settings
@@ -20,8 +21,9 @@ TINY = Effort(rounds=1, burst=1, envs=2, decisions=2)
 
 def check(rows):
     for row in rows:
-        assert set(row) == {"name", "value", "unit", "fraction_of_limit", "ratios"}
-        assert row["value"] > 0
+        assert set(row) == {"name", "value", "unit", "fraction_of_limit", "ratios", "spread", "note"}
+        assert (row["value"] is None) == bool(row["note"])
+        assert row["note"] or row["value"] > 0
         assert row["fraction_of_limit"] is None or row["fraction_of_limit"] > 0
         assert all(x > 0 for x in row["ratios"].values())
 
@@ -32,6 +34,7 @@ def check(rows):
         ("sampler/batch1/K1/", {"eager", "onnxruntime", "numpy", "diffusers"}),
         ("sampler/batch40/K1/", {"eager", "onnxruntime", "diffusers"}),
         ("c/relu/K1/", {"float32", "bfloat16", "call", "onnxruntime", "numpy", "diffusers"}),
+        ("runtime/K1/", {"torch", "diffusers", "onnxruntime", "openvino", "numpy", "c-float32", "c-bfloat16"}),
         ("env/Ant-v5", {"native", "gymnasium-sync", "gymnasium-async"}),
         ("rollout", {"K20"}),
         ("offpolicy/dql", {"dql"}),
@@ -47,6 +50,24 @@ def test_rows(name, expected):
     rows = [suite.as_dict(row) for row in suite.run([name], TINY)]
     check(rows)
     assert expected <= {row["name"].rpartition("/")[2] for row in rows}
+
+
+def test_players_that_are_missing_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "diffusers.schedulers", None)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    exported = sampling.onnx_file(make_policy(1))
+    monkeypatch.setattr(playing, "onnx_file", lambda policy: exported)
+    rows = {row.name.removeprefix("runtime/K1/"): row for row in suite.run(["runtime/K1"], TINY)}
+    for name in ("openvino", "diffusers", "c-float32", "c-bfloat16"):
+        assert rows[name].note.startswith("not measured: ")
+        assert suite.as_dict(rows[name])["value"] is None
+    assert "pip install openvino" in rows["openvino"].note
+    median = rows["onnxruntime"]
+    assert median.ratios is None
+    assert median.spread is not None
+    assert median.spread["p99"] >= median.value
+    assert median.spread["p99/p50"] == pytest.approx(median.spread["p99"] / median.value)
 
 
 def test_a_unet_of_two_steps(monkeypatch):

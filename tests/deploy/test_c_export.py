@@ -85,8 +85,8 @@ def test_refusals_name_the_fix(tmp_path, monkeypatch):
     actor = steered.build(policy.spec, policy).eval()
     with pytest.raises(UserError, match=r"^a \.c file holds plain MLP policies only: export to .* \.onnx$"):
         export(actor, tmp_path / "p.c", provenance={})
-    with pytest.raises(UserError, match=r"^a \.onnx file is float32: export to a path that ends in \.c"):
-        export(policy, tmp_path / "p.onnx", provenance={}, precision="bfloat16")
+    with pytest.raises(UserError, match=r"^a \.c file has weights in float32 or bfloat16: .* ends in \.onnx for int8$"):
+        export(policy, tmp_path / "p.c", provenance={}, precision="int8")
     broken = make_policy("flow1")
     with torch.no_grad():
         next(iter(broken.network.parameters())).fill_(torch.nan)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from noisepilot.deploy.arrays import chain_arrays, chain_facts, pack, rounded
+from noisepilot.deploy.arrays import chain_arrays, chain_facts, pack
 from noisepilot.deploy.c_source import c_names, c_source, read_metadata
 from noisepilot.deploy.cameras import Cameras
 from noisepilot.deploy.compiled import build, find_compiler, load, play
 from noisepilot.deploy.export import describe, export
 from noisepilot.deploy.parity import action_span
+from noisepilot.deploy.rounding import rounded
 from noisepilot.deploy.runtime import Policy as Exported
 from noisepilot.deploy.runtime import PolicyError
 from noisepilot.errors import UserError
@@ -93,7 +94,7 @@ def assert_same(policy, actions, expected):
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_equals_the_numpy_player(name, weights):
     policy = POLICIES[name]()
-    held = rounded(policy) if weights == "bfloat16" else policy
+    held = rounded(policy, "bfloat16") if weights == "bfloat16" else policy
     obs, noise = inputs(policy, 24)
     expected = in_numpy(held).act(obs, noise)
     assert_same(policy, load(source_of(held, weights), STRICT).act(obs, noise), expected)
@@ -148,14 +149,14 @@ def test_refuses_an_action_that_is_not_finite():
 def test_the_program_under_sanitizers(tmp_path, name, weights):
     checks = "-fsanitize=address,undefined,float-cast-overflow"
     (tmp_path / "empty.c").write_text("int main(void) { return 0; }\n")
-    (tmp_path / "policy.c").write_bytes(source_of(rounded(POLICIES[name]()), weights))
+    (tmp_path / "policy.c").write_bytes(source_of(rounded(POLICIES[name](), "bfloat16"), weights))
     words = [*find_compiler(), *STRICT, checks, "-fno-sanitize-recover=all"]
     probe = [*words, "-o", str(tmp_path / "empty"), str(tmp_path / "empty.c")]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("the C compiler has no sanitizers")
     program = tmp_path / "policy"
     subprocess.run([*words, "-DNOISEPILOT_MAIN", "-o", str(program), str(tmp_path / "policy.c"), "-lm"], check=True)
-    policy = rounded(POLICIES[name]())
+    policy = rounded(POLICIES[name](), "bfloat16")
     obs, noise = inputs(policy, 9)
     records = b"".join(b"".join(v[i].tobytes() for v in obs.values()) + noise[i].tobytes() for i in range(9))
     done = subprocess.run([str(program)], input=records, capture_output=True, check=False)

@@ -51,8 +51,8 @@ def test_export_of_a_run_takes_its_newest_checkpoint(folder, exported):
     assert find_policy(folder) == folder / "checkpoints" / "000000010" / "policy"
     provenance = Policy.load(exported).metadata["provenance"]
     assert provenance["data_hash"] == "abc"
-    assert provenance["parent"]["provenance"] == {"method": "bc", "data_hash": "abc"}
-    assert len(provenance["parent"]["weights_sha256"]) == 64
+    assert provenance["source"]["provenance"] == {"method": "bc", "data_hash": "abc"}
+    assert len(provenance["source"]["weights_sha256"]) == 64
     assert "torch" in provenance["versions"]
 
 
