@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..policies.actor import Actor
-from ..policies.policy import Policy
+from ..policies.actor import Actor, Base
 from ..policies.residual import Residual
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -31,13 +30,14 @@ def audit_ratio(log_ratio: Tensor) -> None:
 
 
 @torch.no_grad()
-def audit_start(base: Policy, tuned: Actor, obs: Mapping[str, Tensor], generator: torch.Generator) -> None:
+def audit_start(base: Base, tuned: Actor, obs: Mapping[str, Tensor], generator: torch.Generator) -> None:
     """Before learning starts, the wrapped policy must act like its base: the same noise gives the same actions.
 
     Raises:
         UserError: if actions differ by more than rounding.
     """
-    noise = base.noise(len(next(iter(obs.values()))), generator)
+    shape = (len(next(iter(obs.values()))), *base.noise_shape)
+    noise = torch.randn(shape, generator=generator, device=base.device, dtype=base.dtype)
     action = tuned.act(obs, noise)
     if isinstance(tuned, Residual):
         tuned.reset()  # it remembers the chunk that it began

@@ -1,12 +1,13 @@
 """Policies that are only played: an exported file, a server, any function (observation, noise) -> action.
 
 What wraps a policy needs its scales too: they come from the file, or from the limits of the given specification.
-Shapes: B batch, T observations, F features, N draws, H horizon, A action dim.
+Shapes: B batch, T observations, F features, N draws, H horizon, A action dim, R rows of noise: H, or fewer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,31 @@ Fn = Callable[[dict[str, np.ndarray], np.ndarray], Any]
 """observations name -> (B, T, ...) and noise (B, N, H, A), float32, pictures bytes, to physical actions (B, H, A)"""
 
 
+@dataclass(frozen=True)
+class BaseFile:
+    """An exported file as a base: what an adapter that was trained on top of it keeps of it."""
+
+    where: str
+    """its path, or a server's address"""
+    digest: str
+    """SHA-256 of its content"""
+
+    def open(self, spec: PolicySpec) -> Exported:
+        """The base, for the environment of `spec`.
+
+        Raises:
+            UserError: if it cannot be played, or is another file now.
+        """
+        base = Exported(self.where)
+        if base.digest != self.digest:
+            raise UserError(
+                f"{self.where} is not the base of this adapter (SHA-256 {base.digest[:12]}..., "
+                f"not {self.digest[:12]}...): put that file back"
+            )
+        base.spec = replace(base.spec, env=spec.env, env_kwargs=spec.env_kwargs)
+        return base
+
+
 class Remote:
     """An actor made of a function; all that is known of it are shapes and scales.
 
@@ -34,13 +60,20 @@ class Remote:
         normalizer: scales of observations and actions; None: from the limits in `spec`, 1 where there are none.
     """
 
+    config: BaseFile | None = None
+    """what finds it again; None: nothing does"""
+
     def __init__(
         self, fn: Fn, spec: PolicySpec, noise_shape: tuple[int, ...], normalizer: Normalizer | None = None
     ) -> None:
-        self.fn, self.spec, self.noise_shape = fn, spec, noise_shape
+        self.fn, self.spec = fn, spec
+        self.noise_shape: tuple[int, int, int] = noise_shape  # type: ignore[assignment]  # `steerable` refuses others
         self.normalizer = normalizer if normalizer is not None else _from_limits(spec)
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.pictures, self.flat_obs = split_pictures(spec.obs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Remote:
+        return self  # an open file or connection: whoever copies an actor made of it copies what is trained
 
     @property
     def feature_dim(self) -> int:
@@ -60,10 +93,14 @@ class Remote:
         features = torch.cat(parts, 1)
         return Context(features, features)
 
+    def noise(self, batch: int, generator: torch.Generator | None = None) -> Float[Tensor, "B N R A"]:
+        """Standard normal noise for whole decisions."""
+        return torch.randn((batch, *self.noise_shape), generator=generator)
+
     def act(
         self,
         obs: Mapping[str, Tensor],
-        noise: Float[Tensor, "B N H A"] | None = None,
+        noise: Float[Tensor, "B N R A"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B H A"]:
         """Physical action chunks.
@@ -75,7 +112,7 @@ class Remote:
         arrays |= {name: obs[name].detach().float().cpu().numpy() for name in self.flat_obs}
         batch = len(next(iter(arrays.values())))
         if noise is None:
-            noise = torch.randn((batch, *self.noise_shape), generator=generator)
+            noise = self.noise(batch, generator)
         returned = self.fn(arrays, noise.detach().float().cpu().numpy())
         if not isinstance(returned, (np.ndarray, Tensor)):
             returned = np.asarray(returned, np.float32) if isinstance(returned, (list, tuple)) else returned
@@ -94,17 +131,20 @@ class Exported(Remote):
     Args:
         path: of the file, or the server's address, such as `ws://127.0.0.1:8000`.
         token: that the server wants.
+        overlay: of the file, an adapter on top of it.
 
     Raises:
-        UserError: if the file cannot be played, or the server refuses.
+        UserError: if the file cannot be played, the server refuses, or the overlay is none of that file.
     """
 
-    def __init__(self, path: str | Path, *, token: str | None = None) -> None:
+    config: BaseFile
+
+    def __init__(self, path: str | Path, *, token: str | None = None, overlay: str | Path | None = None) -> None:
         from ..deploy.runtime.remote import open_policy
         from ..deploy.runtime.spec import PolicyError
 
         try:
-            player = open_policy(path, token=token)
+            player = open_policy(path, token=token, overlay=overlay)
         except PolicyError as error:
             raise UserError(str(error)) from None
         facts = player.spec
@@ -131,7 +171,12 @@ class Exported(Remote):
                 raise UserError(str(error)) from None
 
         super().__init__(play, spec, facts.noise_shape, normalizer)
-        self.digest = player.digest
+        self.player, self.digest = player, player.digest
+        self.config = BaseFile(str(path), player.digest)
+
+    def hash(self) -> str:
+        """Short fingerprint of the file."""
+        return self.digest[:16]
 
 
 def _array(facts: Mapping[str, Any], shape: Any) -> ArraySpec:

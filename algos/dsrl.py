@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, fractions, positive_or_none
-from ..policies.actor import Base
+from ..policies.actor import Base, config_of
 from ..policies.critic import QMLP, aggregate
 from ..policies.gaussian import GaussianMLP
 from ..policies.noise_space import NoiseSpace
-from ..policies.policy import ACTION, Policy
+from ..policies.policy import ACTION
 from ..policies.steered import SteeredConfig, steerable
 from ..shapes import Float
 from ..spec import EnvSpec
@@ -83,8 +83,7 @@ class DSRLSAC(SAC):
     def steer(self, base: Base) -> Any:
         """The base under a fresh actor."""
         base = steerable(base, self.base_steps)
-        inside = base.config if isinstance(base, Policy) else None
-        return SteeredConfig(inside, self.actor, self.space, self.sample).build(base.spec, base)
+        return SteeredConfig(config_of(base), self.actor, self.space, self.sample).build(base.spec, base)
 
     @torch.no_grad()
     def act(

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..deploy.runtime.loop import no_garbage_collection
+from ..deploy.runtime.pace import no_garbage_collection
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from ..errors import UserError
 from ..policies import Policy
 from ..policies.denoiser import Denoiser
 from ..policies.network import DenoisingMLP
+from ..policies.normalizer import Normalizer
 from ..policies.policy import ACTION
-from .graph import Exportable
+from ..spec import PolicySpec
 
 Arrays = dict[str, np.ndarray]
 
@@ -73,7 +74,19 @@ def rounded(policy: Policy) -> Policy:
     return policy
 
 
-def center_half(policy: Exportable, name: str) -> tuple[np.ndarray, np.ndarray]:
+@runtime_checkable
+class Scaled(Protocol):
+    """An actor whose scales are known."""
+
+    spec: PolicySpec
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Of observations and actions."""
+        ...
+
+
+def center_half(policy: Scaled, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Center and half width of what the normaliser maps to [-1, 1], for an observation or `action`."""
     normalizer = copy.deepcopy(policy.normalizer).double()  # so that the subtraction is exact
     shape = policy.spec.action.shape if name == ACTION else policy.spec.obs[name].shape

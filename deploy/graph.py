@@ -49,6 +49,8 @@ def exportable(actor: SavedActor, name: object) -> Exportable:
         "BestOf": "chooses among chunks, and rounding decides between equals",
     }.get(kind, "is not known to export")
     advice = "export the policy it was made from, or play it from Python (`load_policy`)"
+    if kind == "Residual":
+        advice = "export the policy it was made from, and this to a path that ends in .overlay"
     raise UserError(f"{name} holds a {kind}, which {why}: {advice}")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..policies.action_prefix import ACTION, ACTIONS, LENGTH
+from ..policies.action_prefix import ACTIONS, LENGTH
 from ..policies.guidance import guidable, guided_chunk
+from ..policies.normalizer import ACTION
 from ..policies.policy import Policy
 from .cameras import Cameras
 from .export import describe

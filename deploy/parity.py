@@ -6,18 +6,17 @@ Shapes: N observations, T history, D elements, H horizon, A action dim.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..policies.action_prefix import ACTION, ActionPrefix
-from .arrays import center_half
+from ..policies.action_prefix import ActionPrefix
+from ..policies.normalizer import ACTION
+from .arrays import Scaled, center_half
 from .cameras import Cameras
-from .graph import Exportable
-from .runtime.policy import Policy as ExportedPolicy
 from .runtime.spec import PolicyError
 
 TOLERANCE = 1e-4
@@ -26,13 +25,35 @@ MOST, MOST_PICTURES = 256, 32
 """observations compared, without and with pictures"""
 
 
+@runtime_checkable
+class Compared(Scaled, Protocol):
+    """One side: float32, on the CPU."""
+
+    def noise(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise for whole decisions."""
+        ...
+
+    def act(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """Physical actions (B, H, A)."""
+        ...
+
+
+@runtime_checkable
+class Playing(Protocol):
+    """The other side: what the runtime plays."""
+
+    def act(self, obs: Mapping[str, Any], noise: Any, *, prefix: Any = None) -> np.ndarray:
+        """Physical actions (H, A) of one observation, begun with `prefix` where the policy knows such."""
+        ...
+
+
 def certify(
-    policy: Exportable,
+    policy: Compared,
     cameras: Cameras,
-    exported: ExportedPolicy,
+    exported: Playing,
     observations: Mapping[str, Tensor] | None,
     backend: str,
-    unrounded: Exportable | None = None,
+    unrounded: Compared | None = None,
 ) -> dict[str, Any]:
     """Compare both on the same observations and noise, one decision at a time as on a robot.
 
@@ -53,10 +74,10 @@ def certify(
     noise = policy.noise(len(next(iter(obs.values()))), generator)
     prefix = _prefixes(policy, cameras(obs), generator)
     ours = policy.act(cameras(obs) | prefix, noise).numpy()
-    begun = [{}] * len(noise) if not prefix else [{"prefix": a[:n]} for a, n in zip(*prefix.values(), strict=True)]
+    begun = [a[:n] for a, n in zip(*prefix.values(), strict=True)] if prefix else [None] * len(noise)
     try:
         rows = ({k: v[i] for k, v in obs.items()} for i in range(len(noise)))
-        theirs = np.stack([exported.act(row, noise[i], **begun[i]) for i, row in enumerate(rows)])
+        theirs = np.stack([exported.act(row, noise[i], prefix=begun[i]) for i, row in enumerate(rows)])
     except PolicyError as error:
         raise UserError(f"the exported policy refuses the recorded data: {error}") from None
     difference = np.abs(ours - theirs)  # (N, H, A)
@@ -82,15 +103,15 @@ def certify(
     return certificate
 
 
-def _prefixes(policy: Exportable, obs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+def _prefixes(policy: Compared, obs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     # Beginnings of chunks that the policy might have been playing.
     if not policy.spec.max_prefix:
         return {}
     prefix = ActionPrefix(policy.spec.max_prefix, policy.spec.action.dim)
-    return prefix.draw(policy.act(obs, generator=generator), generator)
+    return prefix.draw(policy.act(obs, policy.noise(len(next(iter(obs.values()))), generator)), generator)
 
 
-def action_span(policy: Exportable) -> np.ndarray:
+def action_span(policy: Scaled) -> np.ndarray:
     """Range of each action that the normaliser maps to [-1, 1]; shape (A,); 1 for an action that never changes."""
     half = center_half(policy, ACTION)[1]
     return np.where(half > 0, 2 * half, 1)
@@ -108,7 +129,7 @@ def _chosen(observations: Mapping[str, Tensor], cameras: Cameras, generator: tor
     return taken
 
 
-def _drawn(policy: Exportable, cameras: Cameras, generator: torch.Generator) -> dict[str, Tensor]:
+def _drawn(policy: Scaled, cameras: Cameras, generator: torch.Generator) -> dict[str, Tensor]:
     drawn = {}
     for name, spec in policy.spec.obs.items():
         if name in cameras.pictures:

@@ -26,7 +26,7 @@ from .run_folder import RunFolder, provenance
 Tree = dict[str, Any]
 _TENSOR, _ARRAY = "tensor:", "array:"
 SPEECH = {"eval_every", "offline_eval_every", "log_every", "checkpoint_every", "loggers"}
-FREE = SPEECH | {"out", "resume", "data", "iterations", "wall_s"}
+FREE = SPEECH | {"out", "resume", "data", "token_file", "iterations", "wall_s"}
 """settings that a resumed run may change: where things lie, how long it runs, how often it speaks"""
 
 

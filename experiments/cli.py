@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "measure success against delay in each mode of the loop, and advise which to run",
     ),
     "serve": ("serve_verb:serve", "serve an exported file to robots by websocket, in openpi's protocol"),
+    "ros2": ("ros2_verb:ros2", "play an exported policy in a ROS 2 node, topics in and commands out"),
     "report": ("report_verbs:report", "write one HTML page about a run"),
     "import": ("import_verbs:import_weights", "bring a policy of Diffusion Policy, LeRobot, DPPO or ReinFlow"),
     "bench": ("bench_verbs:bench", "measure speed beside its peers and the machine's limits"),

@@ -29,12 +29,13 @@ RECORDED = 256
 
 @dataclass(frozen=True)
 class Export:
-    """Write a policy as one file that runs without torch."""
+    """Write a policy, or an adapter, as one file that runs without torch."""
 
     source: tyro.conf.Positional[Path]
     """a run, whose newest checkpoint is taken, or a policy folder"""
     out: Path = Path("policy.onnx")
-    """ends in .onnx (for onnxruntime), .npz (for numpy alone) or .c (C source, for any compiler)"""
+    """ends in .onnx (for onnxruntime), .npz (for numpy alone), .c (C source, for any compiler) or .overlay (an adapter
+    alone, for the exported file that it was trained on)"""
     data: str = ""
     """dataset whose observations the parity certificate uses, and whose quantiles the file states; without it
     observations are drawn"""
@@ -44,6 +45,10 @@ class Export:
     """ledger of an evaluation whose result goes into the file"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the weights in a .c file: bfloat16 halves what is read per decision, and moves actions a little"""
+    eta: Literal[0] | None = None
+    """0: the chain without noise at its steps, so that adapters can choose all of the file's noise"""
+    base: str = ""
+    """of a .overlay: the exported file it belongs on, or a server's address; by default where training found it"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Run:
     """stop after this many control steps in all"""
     seed: int = 0
     """of the first episode; the next ones count up"""
+    overlay: Path | None = None
+    """adapter on top of the file, written by `noisepilot export` too"""
     gate: Path | None = None
     """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
     mode: Literal["sync", "async", "rtc"] = "sync"
@@ -93,16 +100,22 @@ def export(argv: Sequence[str]) -> int:
     from ..policies.storage import find_policy, load_policy
     from .ledger import Ledger
 
+    if config.out.suffix == ".overlay":
+        from .overlay_verb import export_overlay
+
+        return export_overlay(config)
+    if config.base:
+        raise UserError(f"--base is for a path that ends in .overlay, and {config.out} holds its own")
     folder = find_policy(config.source)
-    policy = exportable(load_policy(folder, device="cpu"), config.source)
+    policy = _without_noise(config, exportable(load_policy(folder, device="cpu"), config.source))
     data = _load(config.data) if config.data else None
     out = write(
         policy,
         config.out,
-        observations=None if data is None else _recorded(data, policy),
+        observations=None if data is None else recorded(data, policy),
         cameras=dict(map(_camera_size, config.camera_size)),
         quantiles=None if data is None else _quantiles(data, policy),
-        provenance=_provenance(folder, data),
+        provenance=provenance_of(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
         precision=config.precision,
     )
@@ -118,7 +131,7 @@ def run(argv: Sequence[str]) -> int:
 
     traces: list[dict[str, Any]] = []
     try:
-        policy = open_policy(config.policy, token=read_token(config.token_file))
+        policy = open_policy(config.policy, token=read_token(config.token_file), overlay=config.overlay)
         ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
         env = make_core(ref.id, 1, **ref.kwargs)
         try:
@@ -193,6 +206,16 @@ def _table(report: Report) -> list[str]:
     return lines
 
 
+def _without_noise(config: Export, policy: Exportable) -> Exportable:
+    from ..policies.policy import Policy
+
+    if config.eta is None:
+        return policy
+    if not isinstance(policy, Policy):
+        raise UserError(f"--eta 0 is for plain policies, and {config.source} holds a {type(policy).__name__}")
+    return policy.with_sampler(policy.config.sampler.without_noise())
+
+
 def _camera_size(text: str) -> tuple[str, tuple[int, int]]:
     found = re.fullmatch(r"(.+)=(\d+)x(\d+)", text)
     if not found:
@@ -205,7 +228,11 @@ def _say_exported(path: Path) -> None:
     from ..deploy.runtime import Policy
 
     metadata = read_metadata(path.read_bytes()) if path.suffix == ".c" else Policy.load(path).metadata
-    parity = metadata["parity"]
+    say_certificate(path, metadata["parity"])
+
+
+def say_certificate(path: Path, parity: Report) -> None:
+    """Size and certificate of what was written, in one or two lines."""
     size, backend = f"{path.stat().st_size / 1e6:.1f} MB", parity["backend"]
     difference = f"{parity['max_relative_difference']:.1e} of the action range"
     origin = f"{parity['observations']} observations ({parity['source']})"
@@ -221,7 +248,12 @@ def _load(path: str) -> Episodes:
     return load(path)
 
 
-def _recorded(episodes: Episodes, policy: Exportable) -> dict[str, Any]:
+def recorded(episodes: Episodes, policy: Any) -> dict[str, Any]:
+    """Observations of a dataset for a certificate, name -> (N, T, ...).
+
+    Raises:
+        UserError: for data that the policy does not fit.
+    """
     import torch
 
     from ..datasets.chunks import Chunks
@@ -240,7 +272,8 @@ def _quantiles(episodes: Episodes, policy: Exportable) -> dict[str, dict[str, li
     return {name: {"q01": s.q01.tolist(), "q99": s.q99.tolist()} for name, s in stats.items()}
 
 
-def _provenance(folder: Path, data: Episodes | None) -> dict[str, Any]:
+def provenance_of(folder: Path, data: Episodes | None) -> dict[str, Any]:
+    """Where a policy folder comes from, as JSON values."""
     from ..policies.storage import data_hash, read_config
     from .run_folder import provenance
 

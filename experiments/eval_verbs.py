@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import at_least
+from ..errors import UserError, at_least
 from .cli import parse, take_positional
 from .env_ref import EnvRef
-from .serve_verb import SUFFIXES, read_token
+from .serve_verb import is_deployed, read_token
 
 if TYPE_CHECKING:
     from ..algos.black_box import Exported
+    from ..algos.corrected import Corrected
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Eval:
     """measure the action error on these demonstrations instead"""
     out: str = ""
     """ledger to write; empty: eval/final.json of the run, nothing for a bare policy folder"""
+    overlay: Path | None = None
+    """adapter on top of an exported file, written by `noisepilot export` too"""
     token_file: Path | None = None
     """file with the word that the server wants"""
     json: bool = False
@@ -44,6 +47,8 @@ def evaluate(argv: list[str]) -> int:
     """`noisepilot eval RUN [--episodes N] [--data DEMOS] [--json]`."""
     path, argv = take_positional(argv, "")
     config = parse(Eval, ["--policy", path, *argv] if path else argv, "noisepilot eval")
+    if config.data and config.overlay:
+        raise UserError("--data measures a policy's chunks in torch: leave --overlay out")
     found = _offline(config) if config.data else _simulated(config)
     if config.json:
         print(json.dumps(found))
@@ -67,7 +72,6 @@ def _offline(config: Eval) -> dict[str, Any]:
 
 
 def _simulated(config: Eval) -> dict[str, Any]:
-    from ..algos.black_box import Exported
     from ..envs import make
     from ..envs.seeds import eval_seeds
     from ..policies.matmul import use_fast_matmul
@@ -76,7 +80,7 @@ def _simulated(config: Eval) -> dict[str, Any]:
     from .evaluate import of_policy
 
     deployed = _deployed(config)
-    policy = load_policy(config.policy) if deployed is None else deployed
+    policy = deployed or load_policy(config.policy)
     use_fast_matmul()
     ref = config.env.or_else(policy.spec.env, policy.spec.env_kwargs)
     env = make(ref.id, min(config.num_envs, config.episodes), str(policy.device), **ref.kwargs)
@@ -84,10 +88,11 @@ def _simulated(config: Eval) -> dict[str, Any]:
         ledger = measure(policy, env, eval_seeds(config.episodes))  # type: ignore[arg-type]  # Exported's noise has 3 axes
     finally:
         env.close()
-    if isinstance(policy, Exported):
-        ledger = replace(ledger, policy=config.policy, policy_hash=policy.digest)
+    if deployed is not None:
+        name = config.policy + (f" + {config.overlay}" if config.overlay else "")
+        ledger = replace(ledger, policy=name, policy_hash=deployed.digest)
     else:
-        ledger = of_policy(ledger, policy, config.policy)
+        ledger = of_policy(ledger, policy, config.policy)  # type: ignore[arg-type]
     out = config.out or _default_out(config.policy)
     if out:
         ledger.save(out)
@@ -97,13 +102,14 @@ def _simulated(config: Eval) -> dict[str, Any]:
     return summary
 
 
-def _deployed(config: Eval) -> Exported | None:
-    from ..algos.black_box import Exported
-    from ..deploy.runtime.remote import is_address
+def _deployed(config: Eval) -> Exported | Corrected | None:
+    from ..algos.corrected import deployed
 
-    if is_address(config.policy) or Path(config.policy).suffix in SUFFIXES:
-        return Exported(config.policy, token=read_token(config.token_file))
-    return None
+    if not is_deployed(config.policy):
+        if config.overlay:
+            raise UserError(f"{config.overlay} belongs on top of an exported file, and {config.policy} is none")
+        return None
+    return deployed(config.policy, token=read_token(config.token_file), overlay=config.overlay)
 
 
 def _default_out(policy: str) -> Path | None:

@@ -22,7 +22,7 @@ from ..envs.seeds import noise_generator
 from ..errors import UserError
 from ..policies.actor import Actor, Stateful
 from ..policies.policy import Policy
-from ..policies.storage import SavedActor, sampler_of
+from ..policies.storage import NamedActor, sampler_of
 from ..spec import EnvSpec
 from .ledger import Ledger
 
@@ -92,12 +92,12 @@ def evaluate(
     return episodes.ledger(n_action_steps=n, wall_s=time.perf_counter() - started)
 
 
-def of_policy(ledger: Ledger, policy: SavedActor, name: str) -> Ledger:
+def of_policy(ledger: Ledger, policy: NamedActor, name: str) -> Ledger:
     """The same ledger, saying which actor it measured and how that walked its chain."""
     sampler = sampler_of(policy)
     words = [] if isinstance(policy, Policy) else [type(policy).__name__.lower()]
     words += [f"{sampler.steps} steps, eta {sampler.eta:g}"] if sampler else []
-    deterministic = sampler is None or sampler.deterministic
+    deterministic = sampler.deterministic if sampler else policy.noise_shape[0] == 1
     return replace(
         ledger, policy=name, policy_hash=policy.hash(), sampler=", ".join(words), deterministic=deterministic
     )

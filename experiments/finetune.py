@@ -11,9 +11,13 @@ from typing import Any
 
 import torch
 
+from ..algos.black_box import Exported
+from ..algos.decorator import PolicyDecorator
 from ..algos.dppo import DPPO
+from ..algos.dsrl import DSRLSAC
 from ..algos.onpolicy import OnPolicy
 from ..algos.q_learning import QLearning
+from ..algos.resip import ResiP
 from ..algos.sac import SAC
 from ..datasets.episodes import Episodes
 from ..datasets.readers import load
@@ -24,7 +28,7 @@ from ..envs.vector import TensorEnv
 from ..errors import UserError, at_least
 from ..policies.matmul import use_fast_matmul
 from ..policies.policy import Policy, PolicyConfig
-from ..policies.storage import SavedActor, data_hash, default_device, load_plain_policy
+from ..policies.storage import NamedActor, SavedActor, data_hash, default_device, load_plain_policy, load_policy
 from .checkpoint import resume, write_checkpoint
 from .env_ref import EnvRef
 from .evaluate import evaluate, of_policy
@@ -37,7 +41,12 @@ from .pretrain import build_policy
 from .recipe import Algorithm, Budget
 from .reporter import Reporter
 from .run_folder import RunFolder
+from .serve_verb import is_deployed, read_token
 from .stepper import TimedEnv
+
+ADAPTERS = (DSRLSAC, PolicyDecorator, ResiP)
+"""methods that only play their base"""
+Start = Policy | Exported
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ class Finetune:
     """
 
     policy: str
-    """the base: a policy folder or a pre-training run; none: a fresh policy, its normaliser fitted on `data`"""
+    """the base: a policy folder or a pre-training run; for dsrl-na, dsrl-sac, residual and resip also an exported file
+    or the address of `noisepilot serve`; none: a fresh policy, its normaliser fitted on `data`"""
     out: str
     """run folder to write"""
     env: EnvRef = field(default_factory=EnvRef)
@@ -73,6 +83,8 @@ class Finetune:
     """mirrors of metrics.jsonl: tensorboard, wandb"""
     resume: bool = False
     """continue the run in `out` from its newest checkpoint; without one, start it from the beginning"""
+    token_file: str = ""
+    """file with the word that the base's server wants"""
 
     def __post_init__(self) -> None:
         at_least(0, self, "seed", "offline_steps")
@@ -93,6 +105,11 @@ class Finetune:
             raise UserError(f"--policy is missing: {name} starts from a policy, or from --data where it can")
         if not (self.policy or type(self.algo) is SAC or isinstance(self.algo, QLearning)):
             raise UserError(f"--policy is missing: {name} never trains its base, so data cannot replace it")
+        if is_deployed(self.policy) and not isinstance(self.algo, ADAPTERS):
+            raise UserError(
+                f"{self.policy} can only be played, and {name} learns its weights: choose --algo dsrl-na, dsrl-sac, "
+                "residual or resip, or give the run that it was exported from"
+            )
         if not (self.offline_steps or self.budget.iterations):
             raise UserError("there is nothing to do: raise --budget.iterations, or give --data and --offline-steps")
         if isinstance(self.algo, QLearning):
@@ -109,8 +126,10 @@ def finetune(config: Finetune) -> RunFolder:
     data = load(config.data) if config.data else None
     base = _base(config, data)
     config = replace(config, env=config.env.or_else(*((base.spec.env, base.spec.env_kwargs) if base else ("", {}))))
-    hashed = data.hash() if data is not None else data_hash(config.policy) if config.policy else ""
+    hashed = data.hash() if data is not None else _data_hash(config, base)
     run, tree = resume(config, hashed)
+    if run and tree and isinstance(base, Exported):
+        load_policy(run.path)  # refuses another base than it was begun with
     use_fast_matmul(tree["fast_matmul"] if tree else None)
     with (
         environment(config.env, config.budget.num_envs, base) as env,
@@ -128,15 +147,26 @@ def finetune(config: Finetune) -> RunFolder:
     return run
 
 
-def _base(config: Finetune, data: Episodes | None) -> Policy | None:
+def _base(config: Finetune, data: Episodes | None) -> Start | None:
+    if is_deployed(config.policy):
+        base = Exported(config.policy, token=read_token(Path(config.token_file) if config.token_file else None))
+        if not base.flat_obs:
+            raise UserError(f"{config.policy} sees pictures alone, and an adapter of a file sees none: train its run")
+        return base
     if config.policy:
         return load_plain_policy(config.policy, "finetune starts from")
     torch.manual_seed(config.seed)
     return None if data is None else build_policy(config.fresh, data, config.env)
 
 
+def _data_hash(config: Finetune, base: Start | None) -> str:
+    if isinstance(base, Exported):
+        return str(base.player.metadata.get("provenance", {}).get("data_hash", ""))
+    return data_hash(config.policy) if config.policy else ""
+
+
 @contextmanager
-def environment(ref: EnvRef, num_envs: int, policy: SavedActor | None) -> Iterator[TensorEnv]:
+def environment(ref: EnvRef, num_envs: int, policy: SavedActor | Exported | None) -> Iterator[TensorEnv]:
     """An environment that the policy fits, without what it does not see, closed afterwards."""
     env = make(ref.id, num_envs, str(policy.device if policy else default_device()), **ref.kwargs)
     try:
@@ -166,7 +196,7 @@ class _Training:
     """A learner, and when it is evaluated and saved."""
 
     def __init__(
-        self, config: Finetune, base: Policy | None, data: Episodes | None, env: TensorEnv, eval_env: TensorEnv
+        self, config: Finetune, base: Start | None, data: Episodes | None, env: TensorEnv, eval_env: TensorEnv
     ) -> None:
         self.config, self.base, self.eval_env = config, base, eval_env
         if base is not None:
@@ -219,7 +249,7 @@ class _Training:
     def _evaluate(self, run: RunFolder) -> dict[str, float]:
         return self._measure(self.learner.actor, run, f"{self.learner.position:09d}")
 
-    def _measure(self, actor: SavedActor, run: RunFolder, name: str) -> dict[str, float]:
+    def _measure(self, actor: NamedActor, run: RunFolder, name: str) -> dict[str, float]:
         ledger = evaluate(actor, self.eval_env, eval_seeds(self.config.budget.eval_episodes))
         of_policy(ledger, actor, str(run.path)).save(run.eval_path(name))
         return ledger.metrics()
@@ -273,7 +303,7 @@ class _Training:
         self.wall_s = tree["wall_s"]
 
 
-def _learner(config: Finetune, base: Policy | None, data: Episodes | None, env: TimedEnv) -> Learner:
+def _learner(config: Finetune, base: Start | None, data: Episodes | None, env: TimedEnv) -> Learner:
     if isinstance(config.algo, OnPolicy):
         assert base is not None, "checked"
         return OnPolicyLearner(config.algo, base, env, config.budget, config.seed)

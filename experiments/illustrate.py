@@ -18,6 +18,7 @@ from .env_ref import EnvRef
 from .finetune import Finetune, environment
 from .pictures import record_chain, record_film, record_trajectories, save_pictures
 from .run_folder import RunFolder
+from .serve_verb import is_deployed
 
 EPISODES = 40
 """trajectories drawn per policy"""
@@ -49,7 +50,7 @@ def _policies(run: RunFolder) -> dict[str, Path]:
         return {"student": mine}
     if not isinstance(run.config, Finetune):
         return {"base": mine}
-    if not run.config.policy:
+    if not run.config.policy or is_deployed(run.config.policy):
         return {"tuned": mine}
     try:
         return {"base": find_policy(run.config.policy), "tuned": mine}

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from ..policies.policy import Policy
+from ..policies.actor import Base
 from ..policies.storage import SavedActor
 from .checkpoint import load_optimizer_state, optimizer_state
 from .stepper import Stepper, TimedEnv
@@ -75,7 +75,7 @@ class Learner(ABC):
         """Gradient steps done."""
 
     @abstractmethod
-    def audit(self, base: Policy) -> None:
+    def audit(self, base: Base) -> None:
         """Check, before learning, what the method promises of its start."""
 
     @property

@@ -18,7 +18,7 @@ from ..algos.offpolicy import OffPolicy, OffPolicyState
 from ..algos.replay import Experience, Replay, mixed
 from ..datasets.episodes import Episodes
 from ..errors import UserError
-from ..policies.policy import Policy
+from ..policies.actor import Base
 from .demonstrations import demonstrations
 from .learner import Learner, training_metrics
 from .recipe import Budget
@@ -47,7 +47,7 @@ class OffPolicyLearner(Learner):
     def __init__(
         self,
         algo: OffPolicy,
-        base: Policy | None,
+        base: Base | None,
         env: TimedEnv,
         budget: Budget,
         seed: int,
@@ -70,7 +70,7 @@ class OffPolicyLearner(Learner):
             self._remember(demonstrations(data, self.actor, env.spec))
         self.vector_steps = 0
 
-    def audit(self, base: Policy) -> None:
+    def audit(self, base: Base) -> None:
         """Nothing: a method may begin anywhere, so the base is evaluated beside it."""
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..algos.audit import audit_start
 from ..algos.onpolicy import OnPolicy
 from ..errors import UserError
+from ..policies.actor import Base
 from ..policies.packed import packed
 from ..policies.policy import Policy
 from .learner import Learner, training_metrics
@@ -33,7 +34,7 @@ class OnPolicyLearner(Learner):
     stepper: Collector
     starts_as_base = True
 
-    def __init__(self, algo: OnPolicy[Any, Any], base: Policy, env: TimedEnv, budget: Budget, seed: int) -> None:
+    def __init__(self, algo: OnPolicy[Any, Any], base: Base, env: TimedEnv, budget: Budget, seed: int) -> None:
         super().__init__(env, torch.Generator(base.device).manual_seed(seed))
         self.algo, self.budget = algo, budget
         wrapped = algo.wrap(base, env, self.generator)
@@ -41,11 +42,12 @@ class OnPolicyLearner(Learner):
         self.stepper = Collector(wrapped, base.spec.n_obs_steps, budget.decisions, seed)
         self._count_updates()
 
-    def audit(self, base: Policy) -> None:
+    def audit(self, base: Base) -> None:
         """The step-0 gate: before learning, the actor acts like its base walked the same way."""
         actor = self.actor
-        same = base.with_sampler(actor.config.sampler) if isinstance(actor, Policy) else base
-        audit_start(same, actor, self.stepper.history.obs, self.generator)
+        if isinstance(actor, Policy) and isinstance(base, Policy):
+            base = base.with_sampler(actor.config.sampler)
+        audit_start(base, actor, self.stepper.history.obs, self.generator)
 
     @property
     def grad_steps(self) -> int:

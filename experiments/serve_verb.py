@@ -18,6 +18,7 @@ from ..errors import UserError
 from .cli import parse
 
 if TYPE_CHECKING:
+    from ..deploy.runtime import Policy
     from ..deploy.server import Server
 
 SUFFIXES = (".onnx", ".npz")
@@ -40,6 +41,8 @@ class Serve:
     max_clients: int = 64
     idle_s: float = 600.0
     """a client that sends nothing for so long is sent away"""
+    overlay: Path | None = None
+    """adapter on top of the file, written by `noisepilot export` too"""
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -47,20 +50,39 @@ def serve(argv: Sequence[str]) -> int:
     config = parse(Serve, argv, "noisepilot serve")
     if config.policy.suffix not in SUFFIXES:  # a .pt2 file runs code of its author
         raise UserError(f"cannot serve {config.policy}: only {' and '.join(SUFFIXES)} files, by `noisepilot export`")
-    from ..deploy.runtime import Policy, PolicyError
+    from ..deploy.runtime import PolicyError
     from ..deploy.server import Server, Settings
 
     token = read_token(config.token_file)
     limits = {"max_batch": config.max_batch, "max_clients": config.max_clients, "idle_s": config.idle_s}
     settings = Settings(config.host, config.port, token, **limits)
     try:
-        server = Server(Policy.load(config.policy), settings)
+        server = Server(_loaded(config), settings)
     except PolicyError as error:
         raise UserError(str(error)) from None
     if token is None and not _is_local(config.host):
         print(f"warning: who reaches {config.host} may use the policy: give --token-file", file=sys.stderr)
     asyncio.run(_until_told(server, config))
     return 0
+
+
+def _loaded(config: Serve) -> Policy:
+    from ..deploy.runtime import Policy
+
+    policy = Policy.load(config.policy, overlay=config.overlay)
+    if policy.corrects:
+        raise UserError(
+            f"{config.overlay} corrects every step of a chunk, and a server makes whole chunks: serve {config.policy} "
+            "alone, and give the overlay to `noisepilot run`"
+        )
+    return policy
+
+
+def is_deployed(policy: str) -> bool:
+    """Whether this names an exported file or a server, not a folder."""
+    from ..deploy.runtime.remote import is_address
+
+    return is_address(policy) or Path(policy).suffix in SUFFIXES
 
 
 def read_token(path: Path | None) -> str | None:

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..shapes import Float
-from .normalizer import Normalizer
+from .normalizer import ACTION, Normalizer
 
 ACTIONS, LENGTH = "prefix_actions", "prefix_len"
 """names, beside the observations, of physical actions (B, P, A) and of how many of them are committed (B,)"""
-ACTION = "action"
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class ActionPrefix:
         if not self.most:
             return []
         if ACTIONS not in obs:
-            center = normalizer.get_buffer("center_" + ACTION)
-            return [center.new_zeros(next(iter(obs.values())).shape[0], self.size)]
+            batch = next(iter(obs.values())).shape[0]
+            return [next(normalizer.buffers()).new_zeros(batch, self.size)]
         actions = obs[ACTIONS]
         if tuple(actions.shape[1:]) != (self.most, self.dim) or LENGTH not in obs:
             raise UserError(

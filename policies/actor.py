@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..spec import PolicySpec
 from .normalizer import Normalizer
-from .policy import Context
+from .policy import Context, PolicyConfig
 
 
 @runtime_checkable
@@ -77,3 +77,18 @@ class Base(Actor, Protocol):
     def encode(self, obs: Mapping[str, Tensor]) -> Context:
         """Physical observations, name -> (B, T, ...), to features."""
         ...
+
+
+@runtime_checkable
+class Outside(Protocol):
+    """A base from outside this package, as a saved actor names it: a dataclass."""
+
+    def open(self, spec: PolicySpec) -> Base:
+        """The base itself, for the environment of `spec`."""
+        ...
+
+
+def config_of(base: Base) -> PolicyConfig | Outside | None:
+    """What finds a base again when an actor made of it is loaded; None: nothing does."""
+    config = getattr(base, "config", None)
+    return config if isinstance(config, (PolicyConfig, Outside)) else None

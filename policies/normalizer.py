@@ -13,6 +13,8 @@ from ..spec import ArraySpec
 
 EPSILON = 1e-6
 """added to the range of each dimension, as in DPPO's data scripts"""
+ACTION = "action"
+"""name of the actions among what is normalised"""
 CONSTANT = 1e-5
 """a dimension whose range is smaller is constant: it normalises to 0 and comes back as its value"""
 

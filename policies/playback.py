@@ -42,3 +42,26 @@ class Playback:
     def advance(self, rows: Bool[Tensor, " N"] | None = None) -> None:
         """One action was executed, in these rows (all if None)."""
         self.position += 1 if rows is None else rows.to(self.position)
+
+
+class Remembering:
+    """What an actor that plays chunks says of itself: see `actor.Stateful`."""
+
+    playback: Playback | None = None
+
+    def reset(self, rows: list[int] | None = None) -> None:
+        """Episodes start in these rows (all if None)."""
+        if rows is None or self.playback is None:
+            self.playback = None
+        else:
+            self.playback.restart(rows)
+
+    def due(self) -> Bool[Tensor, " B"] | None:
+        """Rows for which the base plans, and so consumes noise, at the next `act`; None: all."""
+        return None if self.playback is None else self.playback.due
+
+    def playing(self, rows: int, n_action_steps: int) -> Playback:
+        """The playback of so many rows; a fresh one if there was none, or one of other rows."""
+        if self.playback is None or len(self.playback.position) != rows:
+            self.playback = Playback(rows, n_action_steps)
+        return self.playback

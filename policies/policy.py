@@ -19,12 +19,12 @@ from torch import Tensor
 from ..errors import UserError, at_least, unknown
 from ..shapes import Float, Int
 from ..spec import ArraySpec, EnvSpec, PolicySpec, split_pictures
-from .action_prefix import ACTION, ActionPrefix
+from .action_prefix import ActionPrefix
 from .denoiser import Denoiser, Sizes
 from .module import ActorModule
 from .network import MLP
 from .networks import Network
-from .normalizer import Normalizer
+from .normalizer import ACTION, Normalizer
 from .objective import Consistency, Matching, MeanFlow, Shortcut
 from .path import CosinePath, LinearPath, Predicts, VPPath, data_from_output, training_target
 from .sampler import (

@@ -18,12 +18,12 @@ from torch import Tensor
 from ..errors import UserError
 from ..shapes import Bool, Float
 from ..spec import PolicySpec
-from .actor import Base
+from .actor import Base, Outside, config_of
 from .gaussian import GaussianMLP
 from .module import ActorModule
 from .normal import NormalMLP
 from .normalizer import Normalizer
-from .playback import Playback
+from .playback import Playback, Remembering
 from .policy import ACTION, Context, Policy, PolicyConfig
 
 BASE_ACTION = "base_action"
@@ -34,8 +34,8 @@ BASE_ACTION = "base_action"
 class ResidualConfig:
     """What a corrected policy is made of; `build` makes it."""
 
-    base: PolicyConfig | None
-    """None: a base from outside this package, to be handed over when building"""
+    base: PolicyConfig | Outside | None
+    """None: a base that nothing finds again, to be handed over when building"""
     network: NormalMLP | GaussianMLP = field(default_factory=NormalMLP)
     scale: float = 0.1
     """of the correction, in normalised actions"""
@@ -55,12 +55,14 @@ class ResidualConfig:
         if base is None:
             if self.base is None:
                 raise UserError("this policy corrects one from outside: give that to ResidualConfig.build(spec, base)")
-            planned = replace(spec, horizon=self.base.horizon, n_action_steps=self.base.n_action_steps)
-            base = Policy(self.base, planned)
+            base = self.base.open(spec) if not isinstance(self.base, PolicyConfig) else self._policy(self.base, spec)
         return Residual(self, base)
 
+    def _policy(self, base: PolicyConfig, spec: PolicySpec) -> Policy:
+        return Policy(base, replace(spec, horizon=base.horizon, n_action_steps=base.n_action_steps))
 
-class Residual(ActorModule):
+
+class Residual(ActorModule, Remembering):
     """An actor that remembers: each row plays its own chunk. `network` corrects, `base` is never trained."""
 
     def __init__(self, config: ResidualConfig, base: Base) -> None:
@@ -68,7 +70,6 @@ class Residual(ActorModule):
         self.base = base
         self.config, self.spec = config, replace(base.spec, horizon=1, n_action_steps=1)
         self.network = config.network.build(self.feature_dim, base.spec.action.dim).to(base.device, base.dtype)
-        self.playback: Playback | None = None
 
     @property
     def normalizer(self) -> Normalizer:
@@ -97,19 +98,6 @@ class Residual(ActorModule):
         features = self.features(obs)
         return Context(features, features)
 
-    # Acting
-
-    def reset(self, rows: list[int] | None = None) -> None:
-        """Episodes start in these rows (all if None)."""
-        if rows is None or self.playback is None:
-            self.playback = None
-        else:
-            self.playback.restart(rows)
-
-    def due(self) -> Bool[Tensor, " B"] | None:
-        """Rows for which the base plans, and so consumes noise, at the next `act`; None: all."""
-        return None if self.playback is None else self.playback.due
-
     @torch.no_grad()
     def act(
         self,
@@ -118,12 +106,10 @@ class Residual(ActorModule):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B 1 A"]:
         """The next action of every row, physical; noise of rows that are not due is ignored."""
-        count = len(next(iter(obs.values())))
-        if self.playback is None or len(self.playback.position) != count:
-            self.playback = Playback(count, self.base.spec.n_action_steps)
-        plan(self.base, self.playback, self.playback.due, obs, noise, generator)
-        planned = self.playback.action()
-        self.playback.advance()
+        playback = self.playing(len(next(iter(obs.values()))), self.base.spec.n_action_steps)
+        plan(self.base, playback, playback.due, obs, noise, generator)
+        planned = playback.action()
+        playback.advance()
         base_action = self.normalizer.normalize(ACTION, planned)
         u = self.network.mode(self.features({**obs, BASE_ACTION: base_action[:, None]}))
         return (planned + shift(self.normalizer, self.config.scale * u))[:, None]
@@ -131,8 +117,7 @@ class Residual(ActorModule):
 
 def corrected(base: Base, network: NormalMLP | GaussianMLP, scale: float, obs_clip: float | None = None) -> Residual:
     """The base under a fresh correction."""
-    inside = base.config if isinstance(base, Policy) else None
-    return ResidualConfig(inside, network, scale, obs_clip).build(base.spec, base)
+    return ResidualConfig(config_of(base), network, scale, obs_clip).build(base.spec, base)
 
 
 def plan(

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..shapes import Float
 from ..spec import PolicySpec
-from .actor import Base
+from .actor import Base, Outside
 from .gaussian import GaussianMLP
 from .module import ActorModule
 from .noise_space import NoiseSpace
@@ -29,8 +29,8 @@ from .policy import Context, Policy, PolicyConfig
 class SteeredConfig:
     """What a steered policy is made of; `build` makes it."""
 
-    base: PolicyConfig | None
-    """None: a base from outside this package, to be handed over when building"""
+    base: PolicyConfig | Outside | None
+    """None: a base that nothing finds again, to be handed over when building"""
     steer: GaussianMLP = field(default_factory=GaussianMLP)
     space: NoiseSpace = field(default_factory=NoiseSpace)
     sample: bool = True
@@ -45,7 +45,7 @@ class SteeredConfig:
         if base is None:
             if self.base is None:
                 raise UserError("this policy steers one from outside: give that to SteeredConfig.build(spec, base)")
-            base = Policy(self.base, spec)
+            base = Policy(self.base, spec) if isinstance(self.base, PolicyConfig) else self.base.open(spec)
         return Steered(self, base)
 
 
@@ -119,7 +119,9 @@ class Steered(ActorModule):
             UserError: for a base from outside.
         """
         if not isinstance(self.base, Policy):
-            raise UserError("a policy that steers a black box cannot become one file: export the base's model itself")
+            raise UserError(
+                "its base is a file or function, so only the adapter can be exported: to a path that ends in .overlay"
+            )
         return self.base.forward(features, self.choose(features, noise))
 
 
@@ -141,5 +143,5 @@ def steerable(base: Base, steps: int | None = None) -> Base:
     if steps is not None:
         raise UserError("a black box walks its chain in its own steps: leave out the number of steps")
     if shape[0] != 1:
-        raise UserError(f"the base draws noise {shape[0]} times per decision: export it with eta 0 to steer it")
+        raise UserError(f"the base draws noise {shape[0]} times per decision: export it with --eta 0 to steer it")
     return base

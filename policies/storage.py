@@ -37,11 +37,20 @@ class ActorConfig(Protocol):
 
 
 @runtime_checkable
-class SavedActor(Actor, Protocol):
-    """An actor that can be saved: a `torch.nn.Module` with its configuration and normaliser."""
+class NamedActor(Actor, Protocol):
+    """An actor that can be told from others."""
 
     config: Any
-    """an `ActorConfig`"""
+    """an `ActorConfig`, or what finds it again"""
+
+    def hash(self) -> str:
+        """Short fingerprint of weights and configuration."""
+        ...
+
+
+@runtime_checkable
+class SavedActor(NamedActor, Protocol):
+    """An actor that can be saved: a `torch.nn.Module` with its configuration and normaliser."""
 
     @property
     def normalizer(self) -> Normalizer:
@@ -56,10 +65,6 @@ class SavedActor(Actor, Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        ...
-
-    def hash(self) -> str:
-        """Short fingerprint of weights and configuration."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,6 +131,9 @@ def load_policy(path: str | Path, device: str | torch.device | None = None) -> S
         lines = [line.strip() for line in str(error).splitlines()[1:3]]
         raise UserError(f"{folder / WEIGHTS} does not fit its {CONFIG}: {' '.join(lines)}") from None
     module.normalizer.require_fitted()
+    base = getattr(module, "base", None)
+    if base is not None and not isinstance(base, torch.nn.Module):  # a file's policy cannot move, its adapter stays
+        return module.to(base.device).eval()
     return module.to(device or default_device()).eval()
 
 
@@ -149,7 +157,7 @@ def load_plain_policy(path: str | Path, purpose: str, device: str | torch.device
     return actor
 
 
-def sampler_of(actor: SavedActor) -> Sampler | None:
+def sampler_of(actor: NamedActor) -> Sampler | None:
     """The sampler of the policy inside; None if there is no policy inside."""
     config = actor.config
     while config is not None and not isinstance(config, PolicyConfig):
@@ -166,7 +174,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The parsed `config.json` of a policy folder."""
     try:
         config = json.loads((folder / CONFIG).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} is not a policy: it has no {CONFIG}; give a policy folder or a run") from None
     except ValueError as error:
         raise UserError(f"{folder / CONFIG} is not JSON ({error}): copy it again or use another checkpoint") from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 from .gate import Gate, Gated
 from .limits import Limits, Seen, Workspace
 from .loop import run_loop
+from .overlay import Overlay
 from .planner import Delays
 from .player import Chunking
 from .policy import Policy
@@ -24,6 +25,7 @@ __all__ = [
     "Gate",
     "Gated",
     "Limits",
+    "Overlay",
     "Policy",
     "PolicyError",
     "RemotePolicy",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -28,15 +27,30 @@ def read_chain(content: bytes, name: str) -> tuple[Callable[[Arrays], Array], st
     Raises:
         PolicyError: if the content is no `.npz` file of ours.
     """
+    arrays, text = read_arrays(content, name)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        text = str(arrays.pop("metadata"))
         return Chain(arrays, json.loads(text)["chain"]), text
     except KeyError as error:
         raise PolicyError(f"{name} was not written by `noisepilot export`: it has no {error}") from None
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError) as error:
         raise PolicyError(f"{name} is not a readable policy ({error}): export or copy it again") from None
+
+
+def read_arrays(content: bytes, name: str) -> tuple[Arrays, str]:
+    """The arrays of a `.npz` file of ours, and its metadata as text.
+
+    Raises:
+        PolicyError: if the content is none, or cut short.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        return arrays, str(arrays.pop("metadata"))
+    except KeyError as error:
+        raise PolicyError(f"{name} was not written by `noisepilot export`: it has no {error}") from None
+    except Exception as error:  # a broken archive throws errors of zipfile, zlib, struct and numpy
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PolicyError(f"{name} is not a readable policy ({reason}): export or copy it again") from None
 
 
 class Chain:
@@ -96,8 +110,8 @@ class Network:
         self.from_x = arrays[part + ".from_x"].T  # (HA, W)
         self.from_condition = arrays[part + ".from_condition"].T
         self.bias = arrays[part + ".bias"]
-        self.condition = _layers(arrays, part + ".condition")
-        self.layers = _layers(arrays, part + ".layers")
+        self.condition = layers_of(arrays, part + ".condition")
+        self.layers = layers_of(arrays, part + ".layers")
 
     def fold(self, features: Array) -> Callable[[int, Array], Array]:
         """The network for walking a chain: what time and condition add to its first layer comes first."""
@@ -122,7 +136,8 @@ class Network:
         return h @ weight + bias
 
 
-def _layers(arrays: Arrays, part: str) -> list[tuple[Array, Array]]:
+def layers_of(arrays: Arrays, part: str) -> list[tuple[Array, Array]]:
+    """Transposed weights and biases of `<part>.0`, `<part>.1`, ..."""
     count = sum(key.startswith(part + ".") and key.endswith(".bias") for key in arrays)
     return [(arrays[f"{part}.{i}.weight"].T, arrays[f"{part}.{i}.bias"]) for i in range(count)]
 

@@ -29,6 +29,9 @@ class Policy:
     `prefix_len` (B,), int64. `digest` is the SHA-256 of the file it came from.
     """
 
+    corrects = False
+    """whether the chunk's actions change as they are played: then each passes `correct` before it is sent"""
+
     def __init__(self, run: Run, metadata: dict[str, Any], name: str = "policy", digest: str = "") -> None:
         self.metadata = metadata
         self.spec = read_spec(metadata, name)
@@ -37,19 +40,23 @@ class Policy:
         self._generator = np.random.default_rng()
 
     @classmethod
-    def load(cls, path: str | Path) -> Policy:
+    def load(cls, path: str | Path, *, overlay: str | Path | None = None) -> Policy:
         """Open a `.onnx` or `.npz` file written by `noisepilot export`.
 
+        Args:
+            path: of the file.
+            overlay: an adapter that was trained on top of it, a `.overlay` file; without it the file acts alone.
+
         Raises:
-            PolicyError: if it is missing, corrupt, foreign or newer than this runtime.
+            PolicyError: if it is missing, corrupt, foreign or newer than this runtime, or the overlay is, or belongs
+                to another file.
         """
-        if Path(path).suffix == ".c":
+        suffix = Path(path).suffix
+        if suffix == ".c":
             raise PolicyError(f"{path} is C source: compile it into your program, or export to .onnx or .npz")
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise PolicyError(f"cannot read {path}: {error.strerror}") from None
-        return cls.from_bytes(content, str(path))
+        if suffix == ".overlay":
+            raise PolicyError(f"{path} is an overlay: give the file that it was trained on, and this as its overlay")
+        return cls.from_bytes(read_bytes(path), str(path)).under(overlay)
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str = "policy") -> Policy:
@@ -63,6 +70,22 @@ class Policy:
         if not isinstance(metadata, dict):
             raise PolicyError(f"{name} was not written by `noisepilot export`")
         return Policy(run, metadata, name, hashlib.sha256(content).hexdigest())
+
+    def under(self, overlay: str | Path | None) -> Policy:
+        """This policy with an adapter on top, from a `.overlay` file; itself without one.
+
+        Raises:
+            PolicyError: as `load`.
+        """
+        if overlay is None:
+            return self
+        from .overlay import Overlay
+
+        return Overlay.load(overlay).on(self)
+
+    def correct(self, obs: Mapping[str, Any], action: Any) -> Array:
+        """What to send instead of an action (A,) of the chunk, given the newest observations as `act` takes them."""
+        return action
 
     def act(
         self,
@@ -95,7 +118,7 @@ class Policy:
         prefix: Any = None,
     ) -> tuple[dict[str, Array], bool]:
         """What `run` takes, checked, from what `act` takes; and whether that was a batch. Raises as `act` does."""
-        feeds = {"observation." + name: self._observation(name, obs) for name in self.spec.observations}
+        feeds = {"observation." + name: self.observation(name, obs) for name in self.spec.observations}
         shapes = self.spec.observations
         leads = {feeds["observation." + name].shape[: -len(shapes[name]["shape"])] for name in shapes}
         if len(leads) != 1:
@@ -125,7 +148,8 @@ class Policy:
         held[..., :count, :] = _checked("prefix", actions, (*lead, count, dim))
         return {"prefix_actions": held, "prefix_len": np.full(lead, count, np.int64)}
 
-    def _observation(self, name: str, obs: Mapping[str, Any]) -> Array:
+    def observation(self, name: str, obs: Mapping[str, Any]) -> Array:
+        """One observation as `run` takes it, but for the batch axis, which it has only if it was given one."""
         if name not in obs:
             known = list(self.spec.observations)
             raise PolicyError(f"observation '{name}' is missing: the policy expects {known}")
@@ -137,6 +161,18 @@ class Policy:
         if picture.dtype != np.uint8:
             raise PolicyError(f"{what} is {picture.dtype}: pictures are bytes (uint8) of shape {shape}, channels last")
         return _shaped(what, picture, shape, batch=True)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        PolicyError: if it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise PolicyError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _checked(what: str, value: Any, shape: tuple[int, ...], *, batch: bool = False) -> Array:

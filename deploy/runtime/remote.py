@@ -137,13 +137,14 @@ class RemotePolicy(Policy):
             raise PolicyError(f"{self._link.address} serves another policy: {difference}")
 
 
-def open_policy(where: str | Path, *, token: str | None = None) -> Policy:
-    """A file's policy, or a server's if `where` begins with `ws://` or `wss://`.
+def open_policy(where: str | Path, *, token: str | None = None, overlay: str | Path | None = None) -> Policy:
+    """A file's policy, or a server's if `where` begins with `ws://` or `wss://`; `overlay` as for `Policy.load`.
 
     Raises:
         PolicyError: as `Policy.load` and `RemotePolicy`.
     """
-    return RemotePolicy(str(where), token=token) if is_address(where) else Policy.load(where)
+    policy = RemotePolicy(str(where), token=token) if is_address(where) else Policy.load(where)
+    return policy.under(overlay)
 
 
 def is_address(where: str | Path) -> bool:
