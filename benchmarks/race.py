@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..deploy.runtime.pace import no_interruptions
+from ..deploy.runtime.pace import no_garbage_collection
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def race(variants: Mapping[str, Variant], effort: Effort) -> dict[str, float]:
 def times(variants: Mapping[str, Variant], effort: Effort) -> dict[str, list[float]]:
     """Seconds of every call of each variant; every turn starts with a call that does not count."""
     measured: dict[str, list[float]] = {name: [] for name in variants}
-    with no_interruptions():
+    with no_garbage_collection():
         for _ in range(effort.rounds):
             for name, variant in variants.items():
                 with settings(variant.fast_matmul, variant.threads):

@@ -9,25 +9,20 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .buffer import NONE
+from .control import WARM_UP, Control
 from .gate import Gate
-from .pace import Pace, no_interruptions
-from .planner import Answer, Delays, Direct, Faults, Threaded
-from .player import Chunking, Player
+from .pace import Pace, no_garbage_collection
+from .planner import Delays
+from .player import Chunking
 from .record import Record
 from .spec import PolicyError
-from .upsample import between, positions, ratio
-
-WARM_UP = 20
-"""decisions made before the clock starts and left out of the latencies"""
-NOISE_STREAM = 0x6E6F6973
-"""keeps the policy's noise independent of the environment's own draws from the same seed; that of `eval`"""
+from .upsample import ratio
 
 
 def run_loop(
@@ -113,102 +108,41 @@ class _Loop:
     def episode(self, seed: int) -> None:
         """Play one episode and record it."""
         obs = self.env.reset([seed])
-        self.seen_at, self.late = self.clock(), 0.0
-        if self.gate is not None:
-            self.gate.start()
         if not self.record.began:
-            self._warm_up(obs)
+            self._prepare(obs)
         self.record.begin(seed)
-        self.faults = Faults(self.delays, self.hz, seed)
-        self.moving = positions(self.policy.spec.action)
-        self.player = Player(self.policy, self.chunking, obs, np.random.default_rng([NOISE_STREAM, seed]))
-        self.planner = (Direct if self.chunking.mode == "sync" else Threaded)(self.policy, self.clock)
+        plans: list[tuple[int, int, float]] = []
+        control = self._control(obs, seed, self.chunking, plans)
         try:
-            with no_interruptions():
-                self._first_plan()
-                self._play(Pace(self.hz * self.times, self.clock, self.sleep))
+            with no_garbage_collection():
+                control.begin()
+                self._play(control, Pace(self.hz * self.times, self.clock, self.sleep))
         finally:
-            self.planner.close()
-            self.record.end(self.player)
+            control.close()
+            self.record.end(control, plans)
 
-    def _play(self, pace: Pace) -> None:
-        tick, ended = 0, False
+    def _play(self, control: Control, pace: Pace) -> None:
+        ended, late = False, 0.0
         while not ended and not self.record.full:
-            self._plan(tick)
-            commands, source = self._commands(tick)
-            for i, command in enumerate(commands):
-                sent = self._send(command)
-                if i == 0:
-                    self.player.executed(sent)
-                step = self.env.step(sent[None, None])
-                ended = self.record.step(step, sent, source)
-                if i == self.times - 1 and not self.faults.dropped():
-                    self.player.observe({name: value[:, -1] for name, value in step.obs.items()}, tick + 1)
-                    self.seen_at = self.clock()
-                self.late = pace.wait()
-                self.record.late(self.late)
-                if ended or self.record.full:
-                    break
-            tick += 1
+            command = control.next_action(late)
+            step = self.env.step(command[None, None])
+            control.observe({name: value[:, -1] for name, value in step.obs.items()})
+            ended = self.record.step(step, command, control.source)
+            late = pace.wait()
+            self.record.late(late)
         self.record.paced_s += pace.clock() - pace.start
 
-    def _commands(self, tick: int) -> tuple[Sequence[np.ndarray | None], int]:
-        """What is sent during a tick, `times` commands, and the number of their chunk."""
+    def _prepare(self, obs: Mapping[str, np.ndarray]) -> None:
+        """Warm up; how long decisions take then suggests when to replan."""
+        control = self._control(obs, 0, replace(self.chunking, execute=1))
         try:
-            action, source = self.player.action(tick)
-            following = self.player.corrected(self.player.buffer.at(tick + 1).action) if self.times > 1 else None
-        except PolicyError:  # of an observation that is not finite, say: no reason for a gate to fall silent
-            if self.gate is None:
-                raise
-            return [None] * self.times, NONE
-        if action is None:
-            return [None] * self.times, source
-        return between(action, following, self.times, self.moving), source
-
-    def _first_plan(self) -> None:
-        # The robot stands still until its first plan is there.
-        request = self.player.due(0)
-        assert request is not None
-        delay = self.faults.delay()
-        self.planner.start(request, delay)
-        answer = self.planner.wait()
-        self._take(answer, 0, max(delay, math.ceil(answer.seconds * self.hz)))
-
-    def _plan(self, tick: int) -> None:
-        self._poll(tick)
-        if request := self.player.due(tick):
-            self.planner.start(request, self.faults.delay())
-            self._poll(tick)  # without a delay a direct question is answered at once
-
-    def _poll(self, tick: int) -> None:
-        if answer := self.planner.poll(tick):
-            self._take(answer, tick)
-
-    def _take(self, answer: Answer, tick: int, consumed: int | None = None) -> None:
-        first = consumed is not None
-        if answer.error is not None and self.gate is None and (first or self.chunking.mode == "sync"):
-            raise answer.error
-        self.player.answer(answer, tick, consumed)
-        self.record.plan(tick, self.player.consumed[-1], answer.seconds)
-
-    def _send(self, action: np.ndarray | None) -> np.ndarray:
-        if self.gate is not None:  # of an observation that is not finite, say: no reason to fall silent
-            age = self.clock() - self.seen_at
-            return self.gate.step(action, self.player.history[-1], age, self.late).action
-        if action is not None:
-            return action
-        if not self.player.sent:
-            raise PolicyError("the first action is not finite and there is none before it to hold: check the policy")
-        self.record.held += 1
-        return self.player.sent[-1]
-
-    def _warm_up(self, obs: Mapping[str, np.ndarray]) -> None:
-        """Decide a few times without effect: first calls allocate. How long that takes suggests when to replan."""
-        seconds, noise = [], np.zeros(self.policy.spec.noise_shape, np.float32)
-        player = Player(self.policy, replace(self.chunking, execute=1), obs, np.random.default_rng())
-        for _ in range(WARM_UP):
-            started = self.clock()
-            self.policy.act(player.stacked(), noise)
-            seconds.append(self.clock() - started)
-        ticks = math.ceil(sorted(seconds)[WARM_UP * 9 // 10] * self.hz)
+            ticks = math.ceil(sorted(control.warm_up())[WARM_UP * 9 // 10] * self.hz)
+        finally:
+            control.close()
         self.chunking = self.chunking.resolved(self.policy, ticks, self.delays.longest(self.hz))
+
+    def _control(
+        self, obs: Mapping[str, np.ndarray], seed: int, chunking: Chunking, plans: list[Any] | None = None
+    ) -> Control:
+        options = {"gate": self.gate, "delays": self.delays, "times": self.times, "chunking": chunking, "plans": plans}
+        return Control(self.policy, obs, seed, self.clock, hz=self.hz, **options)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import gc
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SPIN_S = 1e-3
 """the last stretch before a deadline is spun through: a sleep may return this much too late"""
-SWITCH_S = 5e-4
-"""how long Python lets a planning thread compute before control gets its turn"""
 
 
 class Pace:
@@ -44,15 +41,13 @@ class Pace:
 
 
 @contextmanager
-def no_interruptions() -> Iterator[None]:
-    """Keep Python's collector, and threads that do not yield, out of a timed block."""
-    was_enabled, interval = gc.isenabled(), sys.getswitchinterval()
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector out of a timed block."""
+    was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
-    sys.setswitchinterval(SWITCH_S)
     try:
         yield
     finally:
-        sys.setswitchinterval(interval)
         if was_enabled:
             gc.enable()

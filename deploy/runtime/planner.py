@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from .spec import PolicyError
 
 DELAY_STREAM, DROP_STREAM = 0x64656C61, 0x64726F70
 """keep injected delays and losses independent of each other and of all other draws from an episode's seed"""
+SWITCH_S = 5e-4
+"""how long Python lets the planning thread compute before control gets its turn"""
 
 
 class Request(NamedTuple):
@@ -105,16 +108,16 @@ class Faults:
 class Direct:
     """Asks at once, in the control step itself; only injected delays keep the answer back.
 
-    Errors of the kind `caught` are answers.
+    Whatever the policy raises is an answer.
     """
 
-    def __init__(self, policy: Any, clock: Callable[[], float], caught: type[Exception] = PolicyError) -> None:
-        self.policy, self.clock, self.caught = policy, clock, caught
+    def __init__(self, policy: Any, clock: Callable[[], float]) -> None:
+        self.policy, self.clock = policy, clock
         self._answer: Answer | None = None
 
     def start(self, request: Request, delay: int) -> None:
         """Ask; the answer is kept back for `delay` ticks."""
-        self._answer = _asked(self.policy, request, delay, self.clock, self.caught)
+        self._answer = _asked(self.policy, request, delay, self.clock)
 
     def poll(self, tick: int) -> Answer | None:
         """The answer, once, if it is there at `tick`."""
@@ -134,13 +137,15 @@ class Direct:
 
 
 class Threaded(Direct):
-    """Asks in a thread, while control goes on. Whatever the policy raises is an answer."""
+    """Asks in a thread, while control goes on."""
 
     def __init__(self, policy: Any, clock: Callable[[], float] = time.perf_counter) -> None:
-        super().__init__(policy, clock, Exception)
+        super().__init__(policy, clock)
         self._todo: queue.SimpleQueue[tuple[Request, int] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="planner", daemon=True)
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
 
     def start(self, request: Request, delay: int) -> None:
@@ -162,17 +167,18 @@ class Threaded(Direct):
         """Let the thread finish what it computes, and end it."""
         self._todo.put(None)
         self._thread.join()
+        sys.setswitchinterval(self._interval)
 
     def _work(self) -> None:
         while (task := self._todo.get()) is not None:
-            self._done.put(_asked(self.policy, *task, self.clock, self.caught))
+            self._done.put(_asked(self.policy, *task, self.clock))
 
 
-def _asked(policy: Any, request: Request, delay: int, clock: Callable[[], float], caught: type[Exception]) -> Answer:
+def _asked(policy: Any, request: Request, delay: int, clock: Callable[[], float]) -> Answer:
     started = clock()
     try:
         chunk, error = ask(policy, request), None
-    except caught as raised:
+    except Exception as raised:  # whatever it is, whoever controls must learn of it
         chunk, error = None, raised
     return Answer(request, chunk, error, request.tick + delay, clock() - started)
 

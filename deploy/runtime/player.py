@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .buffer import NONE, Buffer
+from .buffer import NONE, Buffer, Planned
 from .planner import Answer, Request
 from .spec import PolicyError
 
@@ -117,7 +117,8 @@ class Player:
         if self._asking or waits or tick < self._next:
             return None
         self._asking = True
-        self._next = tick + (0 if self.chunking.mode == "sync" else self.execute)
+        lasting = max(1, self.policy.spec.horizon - max(self.consumed, default=0))  # if planning has become slower
+        self._next = tick + (0 if self.chunking.mode == "sync" else min(self.execute, lasting))
         return Request(self.stacked(), self.generator, tick, self.seen, *self._committed(tick))
 
     def answer(self, answer: Answer, tick: int, consumed: int | None = None) -> None:
@@ -140,22 +141,20 @@ class Player:
         """The action (A,) of a tick, None if there is none to be had, and the number of its chunk.
 
         Where no chunk speaks about the tick, the action before is held, under the number NONE.
-
-        Raises:
-            PolicyError: if an adapter cannot correct it.
         """
         self.buffer.forget(tick)
-        action, source = self.buffer.at(tick)
+        action, source = self.planned(tick)
         if source != NONE or self.failing:
-            return self.corrected(action), source
+            return action, source
         self.starved += 1
         return (self.sent[-1] if self.sent else None), NONE
 
-    def corrected(self, action: np.ndarray | None) -> np.ndarray | None:
-        """What an adapter that corrects (`overlay.py`) makes of a planned action; any other policy leaves it."""
-        if action is None or not getattr(self.policy, "corrects", False):
-            return action
-        return self.policy.correct(self.stacked(), action)
+    def planned(self, tick: int) -> Planned:
+        """What the buffer says about a tick; of a policy that corrects each action, with the newest observation."""
+        found = self.buffer.at(tick)
+        if found.action is None or not getattr(self.policy, "corrects", False):
+            return found
+        return found._replace(action=self.policy.correct(self.stacked(), found.action))
 
     def executed(self, action: np.ndarray) -> None:
         """Take note of what was sent for a tick."""

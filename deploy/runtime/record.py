@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .player import Chunking, Player
+from .control import Control
+from .player import Chunking
 from .seams import Seams, action_range
 
 
@@ -39,15 +40,8 @@ class Record:
         """A new episode."""
         self.began, self._seed = True, seed
         self._return, self._length, self._success, self._lost = 0.0, 0, None, False
-        self._trace: dict[str, Any] = {"commands": [], "sources": [], "late_s": [], "plans": []}
+        self._trace: dict[str, Any] = {"commands": [], "sources": [], "late_s": []}
         self.seams.start()
-
-    def plan(self, tick: int, consumed: int, seconds: float) -> None:
-        """A chunk arrived at `tick`."""
-        self.inference_s.append(seconds)
-        self.consumed = max(self.consumed, consumed)
-        if self.traces is not None:
-            self._trace["plans"].append((tick, consumed, seconds))
 
     def step(self, step: Any, command: np.ndarray, source: int) -> bool:
         """What the environment made of a command; returns whether that ended the episode."""
@@ -69,16 +63,19 @@ class Record:
         if self.traces is not None:
             self._trace["late_s"].append(seconds)
 
-    def end(self, player: Player) -> None:
+    def end(self, control: Control, plans: Sequence[tuple[int, int, float]]) -> None:
         """The episode is over."""
-        self.starved += player.starved
-        self.refused += player.refused
+        self.held += control.held
+        self.starved += control.player.starved
+        self.refused += control.player.refused
+        self.inference_s += [seconds for _, _, seconds in plans]
+        self.consumed = max([self.consumed, *(consumed for _, consumed, _ in plans)])
         entry = {"seed": self._seed, "return": self._return, "length": self._length, "success": self._success}
         if self._lost:
             entry = {"seed": self._seed, "return": None, "length": self._length - 1, "success": None}
         self.episodes.append(entry)
         if self.traces is not None:
-            self.traces.append({"seed": self._seed, **self._trace})
+            self.traces.append({"seed": self._seed, **self._trace, "plans": list(plans)})
 
     def report(self, hz: float, chunking: Chunking) -> dict[str, Any]:
         """See `run_loop`; `hz` of the commands."""

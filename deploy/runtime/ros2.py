@@ -19,11 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from .control import Control
 from .gate import Gate
 from .limits import Limits
-from .loop import NOISE_STREAM, WARM_UP
-from .planner import Direct
-from .player import Chunking, Player
 from .policy import Policy
 from .remote import open_policy
 from .ros2_topics import RELIABILITY, Topics, message_class
@@ -53,14 +51,13 @@ class Driver:
 
     def __init__(self, node: Any, policy: Policy, topics: Topics, gate: Gate) -> None:
         self.node, self.policy, self.topics, self.gate = node, policy, topics, gate
-        self.player: Player | None = None
+        self.control: Control | None = None
         self.sent: np.ndarray | None = None
         self.resting = True
         """nothing is being sent, or the newest command repeated the one before"""
         self._due, self._said = math.nan, ""
-        self.planner, self.step = Direct(policy, time.perf_counter, Exception), 0
-        for _ in range(WARM_UP):  # here, so that no message grows old meanwhile
-            policy.act(_nothing(policy), np.zeros(policy.spec.noise_shape, np.float32))
+        # Here, so that no message grows old meanwhile.
+        Control(policy, _nothing(policy), 0, self.now, hz=gate.hz).warm_up()
         for source in topics.sources:
             kind = message_class(source.kind)
             node.create_subscription(kind, source.topic, lambda m, s=source: s.take(m, self.now()), qos(source.qos))
@@ -79,7 +76,7 @@ class Driver:
     def tick(self) -> None:
         """One control step. Before every topic has spoken nothing is sent."""
         late, log = self._lateness(), self.node.get_logger()
-        if self.player is None and (missing := self.topics.missing()):
+        if self.control is None and (missing := self.topics.missing()):
             log.warning(f"waiting: {missing}", throttle_duration_sec=1.0)
             return
         before = dict(self.gate.counts)
@@ -99,35 +96,21 @@ class Driver:
 
     def _decide(self, late: float) -> np.ndarray:
         obs = self.topics.observe()
-        if self.player is None:
-            self.player = self._begin(obs)
+        if self.control is None:
+            self.control = self._begin(obs)
         else:
-            self.step += 1
-            self.player.observe(obs, self.step)
-        action = self.gate.step(self._planned(self.player), obs, self.topics.age(self.now()), late).action
-        self.player.executed(action)
-        return action
+            self.control.observe(obs)
+        now = self.now()
+        self.control.seen_at = now - self.topics.age(now)
+        return self.control.next_action(late)
 
-    def _planned(self, player: Player) -> np.ndarray | None:
-        """The action of this step, None if there is none; raises what the policy does."""
-        if request := player.due(self.step):
-            self.planner.start(request, 0)
-        if answer := self.planner.poll(self.step):
-            player.answer(answer, self.step)
-            if answer.error is not None:
-                raise answer.error
-        return player.action(self.step)[0]
-
-    def _begin(self, obs: dict[str, np.ndarray]) -> Player:
+    def _begin(self, obs: dict[str, np.ndarray]) -> Control:
         """Fresh history and chunk; the gate goes on from where the robot was told to be, or is."""
-        self.step = 0
-        noise = np.random.default_rng([NOISE_STREAM, time.monotonic_ns()])
-        player = Player(self.policy, Chunking().resolved(self.policy), obs, noise)
-        self.gate.start()
+        control = Control(self.policy, obs, time.monotonic_ns(), self.now, hz=self.gate.hz, gate=self.gate)
         position = self.topics.rest() if self.sent is None else self.sent
         if position is not None:
             self.gate.start(position.tolist())
-        return player
+        return control
 
     def _lateness(self) -> float:
         """Seconds since this step was due on the grid of steps; lost time is not made up."""
@@ -152,7 +135,7 @@ class Driver:
             response.success, response.message = False, "the robot still moves: call stop, and reset when it stands"
             return response
         self.gate.reset()
-        self.player = None
+        self.control = None
         response.success, response.message = True, "the policy plans anew"
         return response
 
@@ -163,7 +146,7 @@ class Driver:
 
 def _nothing(policy: Policy) -> dict[str, np.ndarray]:
     known = policy.spec.observations.items()
-    return {name: np.zeros(facts["shape"], facts.get("dtype", "float32")) for name, facts in known}
+    return {name: np.zeros((1, *facts["shape"][1:]), facts.get("dtype", "float32")) for name, facts in known}
 
 
 def qos(kind: str) -> Any:

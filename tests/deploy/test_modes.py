@@ -1,5 +1,7 @@
 """Planning beside playing: which action is executed at which tick, on a simulated clock and in real time."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,9 @@ from hypothesis import strategies as st
 
 from noisepilot.deploy.runtime import Chunking, Delays, Gate, Limits, PolicyError, run_loop
 from noisepilot.deploy.runtime.buffer import NONE, Buffer
-from noisepilot.deploy.runtime.planner import Faults
+from noisepilot.deploy.runtime.control import Control
+from noisepilot.deploy.runtime.planner import Answer, Faults
+from noisepilot.deploy.runtime.player import Player
 from noisepilot.errors import UserError
 from noisepilot.experiments.delayed import play_delayed
 
@@ -239,3 +243,38 @@ def test_how_many_are_executed_by_default():
     assert Chunking("async").resolved(Ticker(8, 8), ticks=20).execute == 1
     assert Chunking("sync").resolved(Ticker(8, 8), ticks=20).execute == 8
     assert Chunking("async").resolved(Ticker(16, 8), ticks=3).execute == 8
+
+
+def test_planning_that_has_become_slower_is_asked_sooner():
+    policy = Ticker(16, 8)
+    obs = {"state": np.zeros((1, 1))}
+    player = Player(policy, Chunking("async", 14).resolved(policy), obs, np.random.default_rng())
+    asked = []
+    for tick in range(60):  # the first plan takes 2 ticks, the others take 5
+        if asked and tick == asked[-1].tick + (2 if len(asked) == 1 else 5):
+            player.answer(Answer(asked[-1], policy.act(obs), None, tick, 0.0), tick)
+        if request := player.due(tick):
+            asked.append(request)
+    assert [request.tick for request in asked] == [0, 14, 28, 39, 50]  # 11 after 28 and later: the horizon of 16 less 5
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_corrects_each_action_sees_the_newest_observation(mode):
+    class Corrected(Ticker):
+        corrects = True
+
+        def correct(self, obs, action):
+            return action + obs["state"][-1] / 1000
+
+    policy, env = Corrected(8, 4), Ticks(1, 20)
+    play_delayed(policy, env, [0], hz=HZ, chunking=Chunking(mode), delays=Delays())
+    assert env.executed[0] == pytest.approx([tick * 1.001 for tick in range(20)])
+    run_loop(policy, env, hz=HZ, chunking=Chunking(mode))
+    assert env.executed[0] == pytest.approx([tick * 1.001 for tick in range(20)])
+
+
+def test_after_a_foreign_error_the_next_call_goes_on():
+    control = Control(Ticker(8, 4, broken=(0,)), {"state": np.zeros((1, 1))}, 0, time.perf_counter, hz=HZ)
+    with pytest.raises(ValueError, match="no plan today"):
+        control.next_action()
+    assert [control.next_action()[0] for _ in range(4)] == [0, 1, 2, 3]
