@@ -41,6 +41,7 @@ def files(tmp_path_factory):
 
 def build_wheel(folder):
     """Of a copy, so that the checkout stays clean."""
+    pytest.importorskip("setuptools", minversion="77", reason="pip install 'setuptools>=77'")
     shutil.copytree(FOLDER, folder / "runtime", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
     words = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, folder / "runtime"]
     run(sys.executable, "-m", "pip", *words)

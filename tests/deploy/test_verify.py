@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from noisepilot.deploy.export import export
-from noisepilot.deploy.runtime import Policy, PolicyError, verify
+from noisepilot.deploy.runtime import Policy, PolicyError, RemotePolicy, verify
 from noisepilot.deploy.runtime.__main__ import main
+from noisepilot.deploy.server import serving
 from noisepilot.policies import Sampler
 from noisepilot.policies.vision import ViT
 from noisepilot.spec import ArraySpec
@@ -86,6 +87,13 @@ def test_a_difference_is_seen(path, tmp_path, capsys):
     np.savez(tmp_path / "changed.npz", **arrays)
     assert main(["check", str(tmp_path / "changed.npz")]) == 1
     assert "the certificate DOES NOT HOLD (tolerance 1e-04)" in capsys.readouterr().out
+
+
+def test_a_server_is_checked_too(path):
+    with serving(Policy.load(path)) as address:
+        assert main(["check", address]) == 0
+        with RemotePolicy(address) as remote:
+            assert remote.verify().max_relative_difference == Policy.load(path).verify().max_relative_difference
 
 
 def test_check_says_what_a_file_is(path, tmp_path, capsys):
