@@ -63,14 +63,18 @@ class OnItsOwn:
 
 @dataclass(frozen=True)
 class Regression(OnItsOwn):
-    """Same-noise regression: one step predicts a(o, z) from z. Nothing is averaged over z, so every mode stays."""
+    """Same-noise regression: one step predicts a(o, z) from z. Nothing is averaged over z, so every mode stays.
+
+    The student of a flow is a flow too, so that it can start from its teacher's weights.
+    """
 
     steps: ClassVar[int] = 1
 
     def config(self, teacher: PolicyConfig, network: Network) -> PolicyConfig:
-        """One step of a network that predicts the data."""
+        """One step of a network that predicts the data, or its way there."""
+        predicts = "velocity" if teacher.predicts == "velocity" else "data"
         return replace(
-            straight(teacher, network, "data"), objective=Matching(), sampler=teacher.sampler.without_noise(1)
+            straight(teacher, network, predicts), objective=Matching(), sampler=teacher.sampler.without_noise(1)
         )
 
     def lesson(self, state: BCState, teacher: Policy, seen: Context, generator: torch.Generator) -> Lesson:

@@ -160,3 +160,12 @@ def test_names_that_mean_nothing(name, words):
 def test_a_step_count_is_all_that_a_name_changes():
     assert named("shortcut:4") == replace(METHODS["shortcut"], steps=4)
     assert named("regression:1") == METHODS["regression"]
+
+
+def test_regression_from_a_flow_starts_as_its_one_step():
+    teacher = Distill().teacher(tiny("flow"))
+    student = Distill().student(teacher)
+    assert (student.config.predicts, student.config.sampler.steps) == ("velocity", 1)
+    obs, noise = observe(teacher), teacher.noise(4, generator(2))
+    one_step = teacher.with_sampler(teacher.config.sampler.without_noise(1))
+    assert (student.act(obs, noise) - one_step.act(obs, noise)).abs().max() < 1e-12
