@@ -12,7 +12,7 @@ from noisepilot.errors import UserError
 from noisepilot.policies import MLP, CosinePath, MeanFlow, PolicyConfig, Sampler, Shortcut, Transformer, UNet
 
 from ..policies.test_modes import NETWORK, two_modes
-from ..policies.toys import generator, jolt, tiny
+from ..policies.toys import generator, jolt, observe, tiny
 from ..policies.vision.toys import scene, seeing
 
 STEP = MLP(hidden=(12, 12, 12), time_dim=4, step_size=True)
