@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,9 +152,9 @@ def run(argv: Sequence[str]) -> int:
         try:
             check_fit(policy.spec, env.spec)
             hz = policy.spec.control_hz if config.hz is None else config.hz
-            if not hz > 0:
+            if not 0 < hz < math.inf:
                 raise UserError(f"the control rate is {hz:g} Hz: give a positive one with --hz")
-            rate = config.controller_hz or hz
+            rate = hz if config.controller_hz is None else config.controller_hz
             report = run_loop(
                 policy,
                 env,
@@ -171,11 +172,11 @@ def run(argv: Sequence[str]) -> int:
             env.close()
     except PolicyError as error:
         raise UserError(str(error)) from None
+    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), *_lines(report)]))
     if config.report is not None:
         from .run_page import render
 
         atomic_write(config.report, render(report, traces, policy.spec, config.policy))
-    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), *_lines(report)]))
     return 0
 
 

@@ -76,8 +76,8 @@ def run_loop(
             the policy cannot be played in this mode.
     """
     rate = hz if controller_hz is None else controller_hz
-    if hz <= 0 or episodes < 1:
-        raise PolicyError(f"hz {hz} and episodes {episodes} must be positive")
+    if not 0 < hz < math.inf or episodes < 1 or (steps is not None and steps < 1):
+        raise PolicyError(f"hz {hz}, episodes {episodes} and steps {steps} must be positive numbers")
     if gate is not None and gate.hz != rate:
         raise PolicyError(f"the gate was made for {gate.hz:g} Hz, the loop runs at {rate:g} Hz: make both equal")
     delays, chunking = delays or Delays(), chunking or Chunking()
@@ -107,19 +107,19 @@ class _Loop:
 
     def episode(self, seed: int) -> None:
         """Play one episode and record it."""
-        obs = self.env.reset([seed])
-        if not self.record.began:
-            self._prepare(obs)
-        self.record.begin(seed)
-        plans: list[tuple[int, int, float]] = []
-        control = self._control(obs, seed, self.chunking, plans)
-        try:
-            with no_garbage_collection():
+        with no_garbage_collection():  # it collects before: an observation would grow old meanwhile
+            obs = self.env.reset([seed])
+            if not self.record.began:
+                self._prepare(obs)
+            self.record.begin(seed)
+            plans: list[tuple[int, int, float]] = []
+            control = self._control(obs, seed, self.chunking, plans)
+            try:
                 control.begin()
                 self._play(control, Pace(self.hz * self.times, self.clock, self.sleep))
-        finally:
-            control.close()
-            self.record.end(control, plans)
+            finally:
+                control.close()
+                self.record.end(control, plans)
 
     def _play(self, control: Control, pace: Pace) -> None:
         ended, late = False, 0.0
