@@ -111,6 +111,8 @@ def test_the_grid():
     assert modes_of(Ticker(max_prefix=3)) == ["sync", "async", "rtc"]
     with pytest.raises(UserError, match="mode rtc needs a policy"):
         modes_of(Ticker(), ["async", "rtc"])
+    with pytest.raises(UserError, match="a number of at least 0"):
+        measure(Ticker(8, 8), env, Grid([Delays(0.0)], ["async"], ensemble=-1.0), name="ticker")
     with pytest.raises(UserError, match="lasts for none of these delays"):
         measure(Ticker(8, 8), env, Grid([Delays(200.0)], ["async"]), name="ticker")
 
