@@ -106,7 +106,6 @@ def export(argv: Sequence[str]) -> int:
     from ..deploy.graph import exportable
     from ..policies.storage import find_policy, load_policy
     from .ledger import Ledger
-    from .lineage import parent, training
 
     if config.out.suffix == ".overlay":
         from .overlay_verb import export_overlay
@@ -125,7 +124,7 @@ def export(argv: Sequence[str]) -> int:
         quantiles=None if data is None else _quantiles(data, policy),
         provenance=provenance_of(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
-        history={"licence": config.licence or None, "training": training(folder), "parent": parent(folder)},
+        history=history(config, folder),
         precision=config.precision,
     )
     _say_exported(out)
@@ -300,6 +299,13 @@ def provenance_of(folder: Path, data: Episodes | None) -> dict[str, Any]:
     hashes = {"data_hash": data_hash(folder), "parity_data_hash": data.hash() if data else ""}
     source = {"weights_sha256": weights_hash(folder), "provenance": read_config(folder).get("provenance", {})}
     return {**provenance(), **hashes, "source": source}
+
+
+def history(config: Export, folder: Path) -> dict[str, Any]:
+    """How a policy folder came to be, as JSON values."""
+    from .lineage import parent, training
+
+    return {"licence": config.licence or None, "training": training(folder), "parent": parent(folder)}
 
 
 def check_fit(policy: Any, env: Any) -> None:
