@@ -212,8 +212,8 @@ class Gate:
             return self.safe
         if last is None:
             raise PolicyError(
-                f"the first action is refused ({', '.join(events)}) and there is none before it to hold: check the policy, "
-                "give the gate a `safe` action, or call start(position)"
+                f"the first action is refused ({', '.join(events)}) and there is none before it to hold: check the "
+                "policy, give the gate a `safe` action, or call start(position)"
             )
         return [axis.brake(x, axis.v, axis.a) for axis, x in zip(self.axes, last)]
 

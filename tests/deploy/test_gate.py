@@ -71,7 +71,7 @@ def wishes(draw):
 
 def excess(commands, hz, rows):
     """By how many roundings of the largest command any difference exceeds its bound."""
-    worst, scale = 0.0, np.abs(commands).max() + 1e-300
+    worst, scale = 0.0, np.abs(commands).max() + 1e-200
     low, high, *rates = np.array(rows).T
     assert ((commands >= low) & (commands <= high)).all()
     change = commands
