@@ -198,7 +198,7 @@ def mode_line(report: Report) -> str:
     """How chunks were played, in one line."""
     words = [f"mode {report['mode']}", f"execute {report['execute']}", f"seams {report['seams']}"]
     words += [f"starved {report['starved']}", f"consumed at most {report['consumed_max']}"]
-    words += [f"refused {report['refused']}"] if report["refused"] else []
+    words += [f"refused {report['refused']} ({report['fault']})"] if report["refused"] else []
     jerk = [(key, value) for key, value in report["jerk"].items() if value is not None]
     words += ["jerk " + ", ".join(f"{value:.3g} {key if key == 'inside' else 'at seams'}" for key, value in jerk)]
     return "   ".join(words if jerk else words[:-1])

@@ -69,7 +69,8 @@ def run_loop(
         JSON values: rates, `mode`, `execute`, `inference_ms` (p50, p95, p99, max, count), `misses` and the largest
         lateness, `held` (commands whose action was not finite and repeated the one before), `starved` (ticks without
         a plan, which repeat it too), `refused` (chunks with numbers that are not finite, or that the policy refused to
-        make), `seams` and `jerk` (`seams.py`), `consumed_max`, one entry per episode; with a gate `gate`, its report.
+        make), `fault` (why, the first time), `seams` and `jerk` (`seams.py`), `consumed_max`, one entry per episode;
+        with a gate `gate`, its report.
 
     Raises:
         PolicyError: if observations do not fit, the very first action is not finite, the gate has another rate, or
