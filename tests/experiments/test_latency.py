@@ -157,8 +157,8 @@ def test_advice():
         "bring the delay below that (fewer denoising steps, a distilled policy, a nearer or faster computer).",
         "From 60 ms on, async finds no plan for 40 % of the ticks: a chunk lasts 80 ms, and two delays have to fit. "
         "A policy with a horizon of 12 or more actions would go on without waiting.",
-        "Commands jerk so many times as hard where chunks meet as inside, at 60 ms: sync 2, async 4; rtc, or "
-        "--ensemble 0.1, smooths async.",
+        "Commands jerk so many times as hard where chunks meet as inside, at 60 ms: sync 2, async 4; "
+        "--ensemble 0.1, or rtc where the policy has it, smooths async.",
     ]
 
 
