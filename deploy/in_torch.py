@@ -20,6 +20,7 @@ from .export import describe
 from .graph import Exportable
 from .runtime.policy import Array
 from .runtime.policy import Policy as RuntimePolicy
+from .runtime.spec import PolicyError
 
 
 class InTorch(RuntimePolicy):
@@ -71,7 +72,7 @@ class Guided(InTorch):
             return super().act(obs, noise, generator=generator)
         feeds, batched = self.feeds(obs, noise, generator)
         policy, count = self.flow, len(feeds["noise"])
-        remaining = torch.as_tensor(np.asarray(prefix, np.float32)).to(policy.device)
+        remaining = torch.as_tensor(self._remaining(prefix, count)).to(policy.device)
         remaining = policy.normalizer.normalize(ACTION, remaining.expand(count, *remaining.shape[-2:]))
         seen = {name: torch.from_numpy(feeds["observation." + name]) for name in self.spec.observations}
         with torch.no_grad():
@@ -80,3 +81,14 @@ class Guided(InTorch):
             chunk = guided_chunk(policy, context, draws, remaining.to(policy.dtype), min(frozen, remaining.shape[1]))
             action = policy.normalizer.denormalize(ACTION, chunk).float().cpu().numpy()
         return action if batched else action[0]
+
+    def _remaining(self, prefix: Any, count: int) -> Array:
+        """(m, A) or (B, m, A), checked."""
+        horizon, dim = self.spec.action["shape"]
+        found = np.asarray(prefix, np.float32)
+        fits = found.ndim == 2 or (found.ndim == 3 and len(found) == count)
+        if not fits or found.shape[-2] > horizon or found.shape[-1] != dim or not np.isfinite(found).all():
+            raise PolicyError(
+                f"prefix has shape {found.shape}, expected (m, {dim}), m at most {horizon}, of finite numbers"
+            )
+        return found

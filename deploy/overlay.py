@@ -44,6 +44,7 @@ def export_overlay(
     observations: Mapping[str, Tensor] | None = None,
     provenance: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None = None,
+    history: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `path`, after having compared what is written, on top of its base's file, with the adapter in torch.
 
@@ -54,6 +55,7 @@ def export_overlay(
         observations: recorded physical ones for the certificate, name -> (N, T, ...); drawn if None.
         provenance: where the adapter comes from, as JSON values.
         evaluation: what it achieved, as JSON values.
+        history: how it came to be, as JSON values: `licence`, `training`, `parent`.
 
     Raises:
         UserError: if both differ by more than 1e-4 of the action range, the base is another one or draws noise where
@@ -68,6 +70,7 @@ def export_overlay(
         arrays |= {f"observation.{name}.center": center, f"observation.{name}.scale": _inverse(half)}
     facts |= {"schema": SCHEMA, "base": base.digest, "observations": list(flat)}
     facts |= {"provenance": dict(provenance), "evaluation": evaluation and dict(evaluation)}
+    facts |= dict(history or {})
     played = Overlay(pack(arrays, json.dumps(facts)), Path(path).name).on(base)
     sides = (adapter, played) if isinstance(adapter, Steered) else (_First(adapter), _FirstPlayed(played))
     seen = Cameras(adapter.spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +106,6 @@ def export(argv: Sequence[str]) -> int:
     from ..deploy.graph import exportable
     from ..policies.storage import find_policy, load_policy
     from .ledger import Ledger
-    from .lineage import parent, training
 
     if config.out.suffix == ".overlay":
         from .overlay_verb import export_overlay
@@ -124,7 +124,7 @@ def export(argv: Sequence[str]) -> int:
         quantiles=None if data is None else _quantiles(data, policy),
         provenance=provenance_of(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
-        history={"licence": config.licence or None, "training": training(folder), "parent": parent(folder)},
+        history=history(config, folder),
         precision=config.precision,
     )
     _say_exported(out)
@@ -151,9 +151,9 @@ def run(argv: Sequence[str]) -> int:
         try:
             check_fit(policy.spec, env.spec)
             hz = policy.spec.control_hz if config.hz is None else config.hz
-            if not hz > 0:
+            if not 0 < hz < math.inf:
                 raise UserError(f"the control rate is {hz:g} Hz: give a positive one with --hz")
-            rate = config.controller_hz or hz
+            rate = hz if config.controller_hz is None else config.controller_hz
             report = run_loop(
                 policy,
                 env,
@@ -171,11 +171,11 @@ def run(argv: Sequence[str]) -> int:
             env.close()
     except PolicyError as error:
         raise UserError(str(error)) from None
+    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), *_lines(report)]))
     if config.report is not None:
         from .run_page import render
 
         atomic_write(config.report, render(report, traces, policy.spec, config.policy))
-    print(json.dumps(report, indent=2) if config.json else "\n".join([*_table(report), *_lines(report)]))
     return 0
 
 
@@ -198,7 +198,7 @@ def mode_line(report: Report) -> str:
     """How chunks were played, in one line."""
     words = [f"mode {report['mode']}", f"execute {report['execute']}", f"seams {report['seams']}"]
     words += [f"starved {report['starved']}", f"consumed at most {report['consumed_max']}"]
-    words += [f"refused {report['refused']}"] if report["refused"] else []
+    words += [f"refused {report['refused']} ({report['fault']})"] if report["refused"] else []
     jerk = [(key, value) for key, value in report["jerk"].items() if value is not None]
     words += ["jerk " + ", ".join(f"{value:.3g} {key if key == 'inside' else 'at seams'}" for key, value in jerk)]
     return "   ".join(words if jerk else words[:-1])
@@ -299,6 +299,13 @@ def provenance_of(folder: Path, data: Episodes | None) -> dict[str, Any]:
     hashes = {"data_hash": data_hash(folder), "parity_data_hash": data.hash() if data else ""}
     source = {"weights_sha256": weights_hash(folder), "provenance": read_config(folder).get("provenance", {})}
     return {**provenance(), **hashes, "source": source}
+
+
+def history(config: Export, folder: Path) -> dict[str, Any]:
+    """How a policy folder came to be, as JSON values."""
+    from .lineage import parent, training
+
+    return {"licence": config.licence or None, "training": training(folder), "parent": parent(folder)}
 
 
 def check_fit(policy: Any, env: Any) -> None:

@@ -180,7 +180,10 @@ def _chunkings(policy: Any, grid: Grid, ticks: int) -> list[Chunking | str]:
         if room < 1:
             found.append(f"{mode}: a chunk of {horizon} actions is over before it arrives")
             continue
-        plain = Chunking(mode, ensemble=None if mode == "sync" else grid.ensemble).resolved(policy, injected=ticks)
+        try:
+            plain = Chunking(mode, ensemble=None if mode == "sync" else grid.ensemble).resolved(policy, injected=ticks)
+        except PolicyError as error:
+            raise UserError(str(error)) from None
         wanted = [plain.execute if e is None else min(e, room) for e in grid.execute]
         found += [replace(plain, execute=e) for e in dict.fromkeys(wanted)]
     return found

@@ -141,7 +141,11 @@ def _seams(curve: Curve) -> list[str]:
         return []
     times = ", ".join(f"{mode} {number(ratio)}" for mode, ratio in found.items())
     rough = found.get("async", 0.0) >= JERKY and "rtc" not in found
-    cure = "; rtc, or --ensemble 0.1, smooths async" if rough and curve.cells[0].chunking.ensemble is None else ""
+    cure = (
+        "; --ensemble 0.1, or rtc where the policy has it, smooths async"
+        if rough and curve.cells[0].chunking.ensemble is None
+        else ""
+    )
     return [f"Commands jerk so many times as hard where chunks meet as inside, at {delay:g} ms: {times}{cure}."]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .deploy_verbs import Export, provenance_of, recorded, say_certificate
+from .deploy_verbs import Export, history, provenance_of, recorded, say_certificate
 
 if TYPE_CHECKING:
     from ..deploy.overlay import Adapter
@@ -38,6 +38,7 @@ def export_overlay(config: Export) -> int:
         observations=None if data is None else recorded(data, adapter),
         provenance=provenance_of(folder, data),
         evaluation=Ledger.load(config.eval).summary() if config.eval else None,
+        history=history(config, folder),
     )
     overlay = Overlay.load(out)
     say_certificate(Path(out), overlay.metadata["parity"])

@@ -52,7 +52,8 @@ def words(report: Mapping[str, Any]) -> list[str]:
             f"{report['starved']} times there was no plan and the action before was held: "
             f"{cure.get(report['mode'], cure['async'])}."
         )
-    for key, what in (("held", "commands were not finite and repeated"), ("refused", "chunks were of no use")):
+    useless = f"chunks were of no use, the first: {report['fault']}"
+    for key, what in (("held", "commands were not finite and repeated"), ("refused", useless)):
         said += [f"{report[key]} {what}."] if report[key] else []
     seams, inside = report["jerk"]["seams"], report["jerk"]["inside"]
     if seams is not None and inside:

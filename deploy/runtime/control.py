@@ -122,10 +122,10 @@ class Control:
         try:
             action, self.source = self.player.action(self.tick)
             following = self.player.planned(self.tick + 1).action if self.times > 1 else None
-        except PolicyError:
+        except PolicyError as error:
             if self._strict:
                 raise
-            self.player.refused += 1
+            self.player.refuse(error)
             action = following = None
         if action is None:
             return [None] * self.times

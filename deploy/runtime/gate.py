@@ -152,10 +152,10 @@ class Gate:
             self._source = source
             for axis in self.axes:
                 axis.retarget()
-        command = self._stopping() if wanted is None else [a.toward(y) for a, y in zip(self.axes, wanted)]
+        command = self._stopping(events) if wanted is None else [a.toward(y) for a, y in zip(self.axes, wanted)]
         if self.workspace is not None and not self._stop_inside(command):
             events.append("workspace")
-            wanted, command = None, self._stopping()
+            wanted, command = None, self._stopping(events)
         elif source == "action" and command != wanted:
             events += {a.reason(y): 0 for a, y, x in zip(self.axes, wanted or (), command) if x != y}
         for axis, x, y in zip(self.axes, command, wanted or [None] * len(command)):
@@ -206,14 +206,14 @@ class Gate:
         except Exception:  # the robot must not go on because its emergency plan is broken
             return None
 
-    def _stopping(self) -> list[float]:
+    def _stopping(self, events: Sequence[str]) -> list[float]:
         last = self._last()
         if last is None and self.safe is not None:
             return self.safe
         if last is None:
             raise PolicyError(
-                "the first action is refused and there is none before it to hold: check the policy, "
-                "give the gate a `safe` action, or call start(position)"
+                f"the first action is refused ({', '.join(events)}) and there is none before it to hold: check the "
+                "policy, give the gate a `safe` action, or call start(position)"
             )
         return [axis.brake(x, axis.v, axis.a) for axis, x in zip(self.axes, last)]
 

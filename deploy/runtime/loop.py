@@ -69,15 +69,16 @@ def run_loop(
         JSON values: rates, `mode`, `execute`, `inference_ms` (p50, p95, p99, max, count), `misses` and the largest
         lateness, `held` (commands whose action was not finite and repeated the one before), `starved` (ticks without
         a plan, which repeat it too), `refused` (chunks with numbers that are not finite, or that the policy refused to
-        make), `seams` and `jerk` (`seams.py`), `consumed_max`, one entry per episode; with a gate `gate`, its report.
+        make), `fault` (why, the first time), `seams` and `jerk` (`seams.py`), `consumed_max`, one entry per episode;
+        with a gate `gate`, its report.
 
     Raises:
         PolicyError: if observations do not fit, the very first action is not finite, the gate has another rate, or
             the policy cannot be played in this mode.
     """
     rate = hz if controller_hz is None else controller_hz
-    if hz <= 0 or episodes < 1:
-        raise PolicyError(f"hz {hz} and episodes {episodes} must be positive")
+    if not 0 < hz < math.inf or episodes < 1 or (steps is not None and steps < 1):
+        raise PolicyError(f"hz {hz}, episodes {episodes} and steps {steps} must be positive numbers")
     if gate is not None and gate.hz != rate:
         raise PolicyError(f"the gate was made for {gate.hz:g} Hz, the loop runs at {rate:g} Hz: make both equal")
     delays, chunking = delays or Delays(), chunking or Chunking()
@@ -107,19 +108,19 @@ class _Loop:
 
     def episode(self, seed: int) -> None:
         """Play one episode and record it."""
-        obs = self.env.reset([seed])
-        if not self.record.began:
-            self._prepare(obs)
-        self.record.begin(seed)
-        plans: list[tuple[int, int, float]] = []
-        control = self._control(obs, seed, self.chunking, plans)
-        try:
-            with no_garbage_collection():
+        with no_garbage_collection():  # it collects before: an observation would grow old meanwhile
+            obs = self.env.reset([seed])
+            if not self.record.began:
+                self._prepare(obs)
+            self.record.begin(seed)
+            plans: list[tuple[int, int, float]] = []
+            control = self._control(obs, seed, self.chunking, plans)
+            try:
                 control.begin()
                 self._play(control, Pace(self.hz * self.times, self.clock, self.sleep))
-        finally:
-            control.close()
-            self.record.end(control, plans)
+            finally:
+                control.close()
+                self.record.end(control, plans)
 
     def _play(self, control: Control, pace: Pace) -> None:
         ended, late = False, 0.0

@@ -101,6 +101,8 @@ class Player:
         self.sent: deque[np.ndarray] = deque(maxlen=policy.spec.horizon)
         """newest actions that were executed, the newest last"""
         self.starved = self.refused = 0
+        self.fault = ""
+        """why something was refused, the first time"""
         self.failing = False
         """the newest answer was of no use"""
         self._asking = False
@@ -128,7 +130,7 @@ class Player:
         self.consumed.append(tick - request.tick if consumed is None else consumed)
         self.failing = chunk is None or np.shape(chunk) != (self.policy.spec.horizon, self._dim)
         if chunk is None or self.failing or not np.isfinite(chunk).all():
-            self.refused += 1
+            self.refuse(answer.error or "a chunk of another shape, or with numbers that are not finite")
             self._next = tick
         if chunk is None or self.failing:
             return
@@ -136,6 +138,11 @@ class Player:
             self.buffer.put(chunk[: self.execute], tick)
         else:
             self.buffer.put(chunk, request.seen)
+
+    def refuse(self, why: object) -> None:
+        """Count what was of no use."""
+        self.refused += 1
+        self.fault = self.fault or f"{why}".partition("\n")[0] or type(why).__name__
 
     def action(self, tick: int) -> tuple[np.ndarray | None, int]:
         """The action (A,) of a tick, None if there is none to be had, and the number of its chunk.

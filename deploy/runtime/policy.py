@@ -155,7 +155,7 @@ class Policy:
             if prefix is not None:
                 raise PolicyError("this policy knows no prefix: train it with --policy.max-prefix, or leave prefix out")
             return {}
-        actions = np.zeros((*lead, 0, dim)) if prefix is None else np.asarray(prefix)
+        actions = np.zeros((*lead, 0, dim)) if prefix is None else _numbers("prefix", prefix, (most, dim))
         count = actions.shape[-2] if actions.ndim > 1 else 0
         if count > most:
             raise PolicyError(f"prefix has {count} actions, the policy takes at most {most}: replan sooner")
@@ -192,15 +192,18 @@ def read_bytes(path: str | Path) -> bytes:
 
 def _checked(what: str, value: Any, shape: tuple[int, ...], *, batch: bool = False) -> Array:
     """`value` as float32 if it has this shape (or, with `batch`, one more leading axis) and is finite."""
-    try:
-        array = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        raise PolicyError(f"{what} is not an array of numbers: expected shape {shape}") from None
-    array = _shaped(what, array, shape, batch=batch)
+    array = _shaped(what, _numbers(what, value, shape), shape, batch=batch)
     if not np.isfinite(array).all():
         at = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
         raise PolicyError(f"{what} is not finite: {array[at]} at {at} of shape {array.shape}")
     return array
+
+
+def _numbers(what: str, value: Any, shape: tuple[int, ...]) -> Array:
+    try:
+        return np.asarray(value, np.float32)
+    except (TypeError, ValueError):
+        raise PolicyError(f"{what} is not an array of numbers: expected shape {shape}") from None
 
 
 def _shaped(what: str, array: Array, shape: tuple[int, ...], *, batch: bool) -> Array:

@@ -29,7 +29,7 @@ class Record:
         self.episodes: list[dict[str, Any]] = []
         self.paced_s = 0.0
         self.held = self.starved = self.refused = self.consumed = 0
-        self.began = False
+        self.fault, self.began = "", False
 
     @property
     def full(self) -> bool:
@@ -68,6 +68,7 @@ class Record:
         self.held += control.held
         self.starved += control.player.starved
         self.refused += control.player.refused
+        self.fault = self.fault or control.player.fault
         self.inference_s += [seconds for _, _, seconds in plans]
         self.consumed = max([self.consumed, *(consumed for _, consumed, _ in plans)])
         entry = {"seed": self._seed, "return": self._return, "length": self._length, "success": self._success}
@@ -99,6 +100,7 @@ class Record:
             "held": self.held,
             "starved": self.starved,
             "refused": self.refused,
+            "fault": self.fault or None,
             "consumed_max": self.consumed,
             "seams": self.seams.count,
             "jerk": self.seams.jerk(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ def ratio(hz: float, controller_hz: float) -> int:
     Raises:
         PolicyError: if the controller's rate is no multiple of the policy's.
     """
-    times = round(controller_hz / hz) if hz > 0 else 0
+    times = round(controller_hz / hz) if hz > 0 and math.isfinite(controller_hz) else 0
     if times < 1 or abs(times * hz - controller_hz) > 1e-6 * controller_hz:
         raise PolicyError(f"a controller at {controller_hz:g} Hz is no multiple of the policy's {hz:g} Hz")
     return times

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .seams import action_range
 from .spec import PolicyError, Spec
 
 Array = np.ndarray
@@ -47,7 +48,7 @@ def verify(policy: Any) -> Verification:
     obs, noise, actions, tolerance = _examples(policy)
     rows = range(len(actions))
     played = np.stack([policy.act({name: value[i] for name, value in obs.items()}, noise[i]) for i in rows])
-    difference = np.abs(played - actions) / action_span(policy.spec)
+    difference = np.abs(played - actions) / action_range(policy.spec.action)
     return Verification(float(difference.max()), tolerance, len(actions), policy.backend)
 
 
@@ -104,9 +105,3 @@ def read(text: str, shape: tuple[int, ...]) -> Array:
         ValueError: if it does not fill this shape.
     """
     return np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape)
-
-
-def action_span(spec: Spec) -> Array:
-    """Range of each action in training, (A,); 1 for one that never changed."""
-    low, high = (np.asarray(spec.action[key], np.float64) for key in ("seen_low", "seen_high"))
-    return np.where(high > low, high - low, 1)

@@ -87,9 +87,21 @@ def test_garbage_collection_rests_only_while_the_clock_runs():
     assert gc.isenabled()
 
 
+def test_an_observation_does_not_grow_old_before_the_first_step(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(gc, "collect", lambda: clock.spend(1.0))  # as much as a large program's takes
+    gate = Gate(Limits([-9.0], [9.0]), 10.0, stale_s=0.2)
+    play(Planner(), Counter(4), clock, gate=gate, episodes=2)
+    assert gate.counts == {}
+
+
 def test_bad_rates():
-    with pytest.raises(PolicyError, match="must be positive"):
-        play(Planner(), Counter(4), Clock(), hz=0.0)
+    for wrong in ({"hz": 0.0}, {"hz": float("inf")}, {"hz": float("nan")}, {"episodes": 0}, {"steps": 0}):
+        with pytest.raises(PolicyError, match="must be positive"):
+            play(Planner(), Counter(4), Clock(), **wrong)
+    for rate in (0.0, 15.0, float("inf"), float("nan")):
+        with pytest.raises(PolicyError, match="is no multiple of the policy's 10 Hz"):
+            play(Planner(), Counter(4), Clock(), controller_hz=rate)
 
 
 # With a gate

@@ -14,6 +14,8 @@ from noisepilot.deploy.runtime.planner import Answer, Faults
 from noisepilot.deploy.runtime.player import Player
 from noisepilot.errors import UserError
 from noisepilot.experiments.delayed import play_delayed
+from noisepilot.experiments.deploy_verbs import mode_line
+from noisepilot.experiments.run_page import words
 
 from .clocked import Guided, Ticker, Ticks
 
@@ -209,10 +211,12 @@ def test_beside_control_in_real_time(mode):
 
 
 def test_a_plan_that_fails_in_the_thread_is_counted():
-    policy, env = Ticker(64, 6, bad=(1,), broken=(2,), cost_s=0.012), Ticks(1, 60)
+    policy, env = Ticker(64, 6, bad=(2,), broken=(1,), cost_s=0.012), Ticks(1, 60)
     report = run_loop(policy, env, hz=HZ, chunking=Chunking("async"))
     assert env.executed[0] == list(range(60))
-    assert (report["refused"], report["held"]) == (2, 0)
+    assert (report["refused"], report["held"], report["fault"]) == (2, 0, "no plan today")
+    assert "refused 2 (no plan today)" in mode_line(report)
+    assert "2 chunks were of no use, the first: no plan today." in words(report)
     with pytest.raises(ValueError, match="no plan today"):
         run_loop(Ticker(broken=(0,)), Ticks(1, 9), hz=HZ, chunking=Chunking("async"))
 

@@ -169,8 +169,14 @@ def test_from_a_file_to_its_overlay(tmp_path, pendulum, algo, capsys):
     actor = load_policy(tmp_path / "run")
     assert all(name.startswith("network.") for name in actor.state_dict())
     out = tmp_path / "policy.overlay"
-    assert export_verb([str(tmp_path / "run"), "--out", str(out)]) == 0
+    assert export_verb([str(tmp_path / "run"), "--out", str(out), "--licence", "CC0-1.0"]) == 0
     assert "overlay for the file with SHA-256" in capsys.readouterr().out
+    facts = Overlay.load(out).metadata
+    assert (facts["licence"], facts["training"]["method"], facts["parent"]) == (
+        "CC0-1.0",
+        "finetune",
+        {"name": pendulum.name},
+    )
     assert out.stat().st_size < 1e6
     played = deployed(str(pendulum), overlay=out)
     obs, noise = draw_obs(actor, 5), torch.randn(5, *actor.noise_shape)

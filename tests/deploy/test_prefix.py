@@ -58,6 +58,7 @@ def test_prefixes_that_do_not_fit_are_refused(exported):
         (np.zeros((1, 3)), r"prefix has shape \(1, 3\), expected \(1, 2\)"),
         (np.full((1, 2), np.nan), "prefix is not finite"),
         (0.5, r"prefix has shape \(\), expected \(0, 2\)"),
+        ([[0.0, 1.0], [2.0]], "prefix is not an array of numbers"),
     ):
         with pytest.raises(PolicyError, match=words):
             file.act(obs, noise, prefix=prefix)
@@ -92,5 +93,8 @@ def test_a_flow_in_torch_is_guided():
     assert after < 0.5 * before
     one = guided.act({name: value[1] for name, value in obs.items()}, noise[1], prefix=previous[1], frozen=2)
     assert np.abs(one - bent[1]).max() < 1e-5
+    for wrong in (previous[:2], previous[..., :1], np.zeros((5, 2)), previous * np.nan, previous[0, 0]):
+        with pytest.raises(PolicyError, match=r"expected \(m, 2\), m at most 4, of finite numbers"):
+            guided.act(obs, noise, prefix=wrong, frozen=1)
     with pytest.raises(UserError, match="guidance needs a flow policy"):
         Guided(make_policy("ddpm20"))

@@ -190,6 +190,9 @@ def test_errors_name_the_fix(folder, exported, tmp_path):
         ([str(tmp_path / "none.onnx"), "--env", ENV], "cannot read"),
         ([str(exported), "--env", ENV, "--env-kwargs", "[]"], "is not a JSON object"),
         ([str(exported), "--env", ENV, "--hz", "0"], "give a positive one with --hz"),
+        ([str(exported), "--env", ENV, "--hz", "inf"], "give a positive one with --hz"),
+        ([str(exported), "--env", ENV, "--controller-hz", "0"], "a controller at 0 Hz is no multiple"),
+        ([str(exported), "--env", ENV, "--steps", "0"], "must be positive"),
     ):
         with pytest.raises(UserError, match=message):
             run(words)

@@ -111,6 +111,8 @@ def test_the_grid():
     assert modes_of(Ticker(max_prefix=3)) == ["sync", "async", "rtc"]
     with pytest.raises(UserError, match="mode rtc needs a policy"):
         modes_of(Ticker(), ["async", "rtc"])
+    with pytest.raises(UserError, match="a number of at least 0"):
+        measure(Ticker(8, 8), env, Grid([Delays(0.0)], ["async"], ensemble=-1.0), name="ticker")
     with pytest.raises(UserError, match="lasts for none of these delays"):
         measure(Ticker(8, 8), env, Grid([Delays(200.0)], ["async"]), name="ticker")
 
@@ -155,8 +157,8 @@ def test_advice():
         "bring the delay below that (fewer denoising steps, a distilled policy, a nearer or faster computer).",
         "From 60 ms on, async finds no plan for 40 % of the ticks: a chunk lasts 80 ms, and two delays have to fit. "
         "A policy with a horizon of 12 or more actions would go on without waiting.",
-        "Commands jerk so many times as hard where chunks meet as inside, at 60 ms: sync 2, async 4; rtc, or "
-        "--ensemble 0.1, smooths async.",
+        "Commands jerk so many times as hard where chunks meet as inside, at 60 ms: sync 2, async 4; "
+        "--ensemble 0.1, or rtc where the policy has it, smooths async.",
     ]
 
 
