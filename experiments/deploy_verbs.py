@@ -76,7 +76,7 @@ class Run:
     trust: bool = False
     """run a .pt2 file, which is machine code of whoever wrote it"""
     gate: Path | None = None
-    """JSON file of a safety gate's bounds and trips, see docs/deploy.md"""
+    """JSON file of a safety gate's bounds and trips, see docs/loop.md"""
     mode: Literal["sync", "async", "rtc"] = "sync"
     """wait for every plan; plan beside control; or so that plans continue what is committed meanwhile"""
     execute: int | None = None

@@ -229,7 +229,7 @@ def test_a_policy_that_sees_becomes_one_file_that_takes_bytes(made, tmp_path, ca
 
 
 def test_an_archive_of_arrays_holds_no_policy_that_sees(refused):
-    assert "without pictures or past_actions" in refused("export", "base", "--out", "policy.npz")
+    assert "without pictures, past_actions" in refused("export", "base", "--out", "policy.npz")
 
 
 def test_a_file_resizes_what_the_robots_camera_gives(made, tmp_path):
