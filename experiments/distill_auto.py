@@ -31,7 +31,7 @@ from .evaluate import evaluate, of_policy
 from .finetune import environment
 from .limit import read_limit
 from .run_folder import RunFolder
-from .smoothness import Seams, milliseconds
+from .smoothness import SeamEnv, milliseconds
 
 TIMED = 20
 """gradient steps by which seconds are turned into gradient steps"""
@@ -140,7 +140,7 @@ def _measure(
     actors = {"teacher": teacher, **{n: load_plain_policy(r.path, "distill keeps") for n, r in runs.items()}}
     ledgers, jerks = {}, {}
     for name, actor in actors.items():
-        seams = Seams(env, actor)
+        seams = SeamEnv(env, actor)
         ledgers[name] = of_policy(evaluate(actor, seams, seeds), actor, name).in_seed_order()
         jerks[name] = seams.jerk
     ms = milliseconds(actors, env, seeds[0])

@@ -26,7 +26,7 @@ class Measured:
     ms: float
     """per decision"""
     jerk: float
-    """at the seams, see `Seams`"""
+    """at the seams, see `SeamEnv`"""
     versus: Difference
     """to the teacher, episode by episode, in success or return"""
     margin: float

@@ -23,11 +23,12 @@ ORDER = 3
 BURSTS, CALLS = 10, 10
 
 
-class Seams:
+class SeamEnv:
     """An environment that measures the actions passing through it where one chunk follows another.
 
-    Seam jerk is the mean absolute third difference of normalised executed actions over every window of four actions
-    that spans a border. Episodes that end within their first chunk have no border.
+    Seam jerk is the mean absolute third difference of executed actions, as fractions of their range, over every window
+    of four actions that spans a border: that of `deploy/runtime/seams.py`, for slots beside each other. Episodes that
+    end within their first chunk have no border.
     """
 
     def __init__(self, env: Env, policy: Policy) -> None:
@@ -38,7 +39,7 @@ class Seams:
 
     @property
     def jerk(self) -> float:
-        """Per control step cubed, in half ranges of the action; NaN before the first border."""
+        """Per control step cubed, in ranges of the action; NaN before the first border."""
         return self.total / self.windows if self.windows else float("nan")
 
     def reset(self, seeds: Sequence[int], slots: Sequence[int] | None = None) -> Mapping[str, Tensor]:
@@ -50,7 +51,7 @@ class Seams:
         """Execute (N, n, A)."""
         step = self.env.step(action)
         valid = step.valid.cpu().numpy()
-        chunk = self.policy.normalizer.normalize(ACTION, action).double().cpu().numpy()
+        chunk = self.policy.normalizer.normalize(ACTION, action).double().cpu().numpy() / 2  # in ranges, not halves
         around = np.concatenate([self.tail, chunk], 1)
         jerk = np.abs(np.diff(around[:, : 2 * ORDER], ORDER, 1)).mean(2)
         known = np.isfinite(jerk) & valid[:, : jerk.shape[1]]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .buffer import NONE
 from .gate import Gate
 from .planner import Answer, Delays, Direct, Faults, Threaded
 from .player import Chunking, Player
@@ -62,6 +63,8 @@ class Control:
         self.moving = positions(policy.spec.action)
         self.tick, self.source, self.held = 0, 0, 0
         """periods of the policy so far; number of the newest command's chunk; commands that were not finite"""
+        self.starving = 0
+        """ticks without a plan until now, in a row"""
         self.seen_at = clock()
         self._begun = False
         self._commands: list[np.ndarray | None] = []
@@ -127,6 +130,7 @@ class Control:
                 raise
             self.player.refuse(error)
             action = following = None
+        self.starving = self.starving + 1 if self.source == NONE else 0
         if action is None:
             return [None] * self.times
         return [*between(action, following, self.times, self.moving)]
@@ -156,7 +160,7 @@ class Control:
     def _send(self, action: np.ndarray | None, late_s: float) -> np.ndarray:
         if self.gate is not None:  # of an observation that is not finite, say: no reason to fall silent
             age = self.clock() - self.seen_at
-            return self.gate.step(action, self.player.history[-1], age, late_s).action
+            return self.gate.step(action, self.player.history[-1], age, late_s, self.starving / self.hz).action
         if action is not None:
             return action
         if not self.player.sent:

@@ -22,16 +22,18 @@ from .limits import HUGE, Limits, Seen, Workspace
 from .motion import Axis
 from .spec import PolicyError, Spec
 
-TRIPS = ("invalid", "stale", "late", "ood")
+TRIPS = ("invalid", "stale", "late", "starved", "ood")
 Callback = Callable[[str, Optional[np.ndarray]], Any]
 """(trip, newest command (A,) or None) -> the action to approach instead"""
 Reaction = Union[str, Callback]  # evaluated, on Python 3.9 too
 REACTIONS = ("hold", "ramp", "stop")
 """hold: back to the newest command; ramp: to a stop, or to `safe`; stop: ramp, and stay there until `reset()`"""
+STARVED_S = 1.0
+"""a velocity, repeated for want of a plan, leads somewhere"""
 LONGEST_STOP = 1000
 """steps of a stop that are looked at for a `Workspace`; a longer one counts as outside"""
 BOUNDS = ("velocity", "acceleration", "jerk", "box")
-OPTIONS = ("stale_s", "late_s", "safe", "reactions")
+OPTIONS = ("stale_s", "late_s", "starved_s", "safe", "reactions")
 
 
 class Gated(NamedTuple):
@@ -52,6 +54,8 @@ class Gate:
         hz: control rate; all rates are of the commands at this rate.
         stale_s: an observation older than this trips `stale`; None: never.
         late_s: a deadline missed by more than this trips `late`; None: never.
+        starved_s: commands that repeat the last one, for want of a plan, for longer than this trip `starved`; None:
+            never.
         seen: observations outside of it trip `ood`; None: never.
         reactions: trip -> one of REACTIONS or a callback; by default `hold` for `invalid`, `ramp` for the others.
             The strictest wins. A callback that fails or returns no action ramps.
@@ -69,15 +73,17 @@ class Gate:
         *,
         stale_s: float | None = None,
         late_s: float | None = None,
+        starved_s: float | None = STARVED_S,
         seen: Seen | None = None,
         reactions: Mapping[str, Reaction] | None = None,
         safe: Sequence[float] | None = None,
         workspace: Workspace | None = None,
     ) -> None:
-        for what, value in (("hz", hz), ("stale_s", stale_s), ("late_s", late_s)):
+        for what, value in (("hz", hz), ("stale_s", stale_s), ("late_s", late_s), ("starved_s", starved_s)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
                 raise PolicyError(f"{what} must be a positive number, got {value!r}")
-        self.hz, self.stale_s, self.late_s, self.seen, self.workspace = hz, stale_s, late_s, seen, workspace
+        self.hz, self.stale_s, self.late_s, self.starved_s = hz, stale_s, late_s, starved_s
+        self.seen, self.workspace = seen, workspace
         self.axes = [Axis(1 / hz, *row) for row in limits.rows()]
         self.reactions = {"invalid": "hold", **_checked_reactions(reactions or {})}
         self.safe = None if safe is None else self._position("safe", safe)
@@ -132,7 +138,9 @@ class Gate:
         """Release a latched stop."""
         self.latched, self._strange = None, 0
 
-    def step(self, action: Any, obs: Any = None, obs_age_s: float = 0.0, late_s: float = 0.0) -> Gated:
+    def step(
+        self, action: Any, obs: Any = None, obs_age_s: float = 0.0, late_s: float = 0.0, starved_s: float = 0.0
+    ) -> Gated:
         """The command to send now.
 
         Args:
@@ -140,13 +148,14 @@ class Gate:
             obs: a new observation, name -> (D,) or (T, D), for `ood`; None: no new one.
             obs_age_s: how old the newest observation is.
             late_s: by how much the deadline before this step was missed.
+            starved_s: for how long there has been no plan and the last command was repeated.
 
         Raises:
             PolicyError: if nothing safe is known to send: the first action is refused and there is neither a
                 position from `start` nor `safe`.
         """
         values = self._values(action)
-        events = self._trips(values, obs, obs_age_s, late_s)
+        events = self._trips(values, obs, obs_age_s, late_s, starved_s)
         source, wanted = self._decide(events, values)
         if source != self._source:  # another's motion does not go on
             self._source = source
@@ -168,13 +177,16 @@ class Gate:
         """JSON values: steps, in how many of them each event happened, and which trip has latched."""
         return {"steps": self.steps, "events": dict(sorted(self.counts.items())), "latched": self.latched}
 
-    def _trips(self, values: list[float] | None, obs: Any, obs_age_s: float, late_s: float) -> list[str]:
+    def _trips(
+        self, values: list[float] | None, obs: Any, obs_age_s: float, late_s: float, starved_s: float
+    ) -> list[str]:
         if self.seen is not None and obs is not None:
             self._strange = self._strange + 1 if self.seen.outside(obs) else 0
         tripped = (
             values is None,
             self.stale_s is not None and _over(obs_age_s, self.stale_s),
             self.late_s is not None and _over(late_s, self.late_s),
+            self.starved_s is not None and _over(starved_s, self.starved_s),
             self.seen is not None and self._strange >= self.seen.steps,
         )
         return [trip for trip, yes in zip(TRIPS, tripped) if yes]

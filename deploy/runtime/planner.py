@@ -180,6 +180,8 @@ def _asked(policy: Any, request: Request, delay: int, clock: Callable[[], float]
         chunk, error = ask(policy, request), None
     except Exception as raised:  # whatever it is, whoever controls must learn of it
         chunk, error = None, raised
+    except SystemExit as raised:  # in a thread it would end that alone, and nobody would hear of it
+        chunk, error = None, RuntimeError(f"the policy wanted to exit ({raised})")
     return Answer(request, chunk, error, request.tick + delay, clock() - started)
 
 

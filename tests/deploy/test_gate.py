@@ -223,7 +223,9 @@ def test_without_a_bound_on_acceleration_hold_is_at_once():
     assert gate.step([math.inf]).action == [0.3]
 
 
-@pytest.mark.parametrize(("name", "facts"), [("stale", {"obs_age_s": 0.11}), ("late", {"late_s": 0.03})])
+@pytest.mark.parametrize(
+    ("name", "facts"), [("stale", {"obs_age_s": 0.11}), ("late", {"late_s": 0.03}), ("starved", {"starved_s": 1.1})]
+)
 def test_watchdogs_ramp_to_a_stop_and_let_go(name, facts):
     gate, last = moving(stale_s=0.1, late_s=0.02)
     assert gate.step(last, obs_age_s=0.1, late_s=0.02).events != (name,)
@@ -392,7 +394,7 @@ def test_bounds_that_cannot_be():
         ({"hz": 0}, "hz must be a positive number, got 0"),
         ({"stale_s": "soon"}, "stale_s must be a positive number, got 'soon'"),
         ({"safe": [2.0]}, r"safe must be 1 numbers within the limits, got \[2.0\]"),
-        ({"reactions": {"rain": "hold"}}, "there is no trip 'rain' .* trips are invalid, stale, late, ood"),
+        ({"reactions": {"rain": "hold"}}, "there is no trip 'rain' .* trips are invalid, stale, late, starved, ood"),
         ({"reactions": {"late": "panic"}}, "no reaction 'panic' to 'late': reactions are hold, ramp, stop"),
     ):
         with pytest.raises(PolicyError, match=message):

@@ -282,3 +282,23 @@ def test_after_a_foreign_error_the_next_call_goes_on():
     with pytest.raises(ValueError, match="no plan today"):
         control.next_action()
     assert [control.next_action()[0] for _ in range(4)] == [0, 1, 2, 3]
+
+
+def test_the_gate_stops_a_robot_whose_plans_do_not_come():
+    """A horizon of 8 ends long before a plan that takes 30 ticks; a velocity would be repeated all that time."""
+    gate = Gate(Limits([0.0], [1e3]), HZ, starved_s=0.05, reactions={"starved": "stop"})
+    report = run_loop(Ticker(8, 4, cost_s=0.3), Ticks(1, 60), hz=HZ, gate=gate, chunking=Chunking("async"))
+    assert report["starved"] > 5
+    assert report["gate"]["latched"] == "starved"
+    calm = Gate(Limits([0.0], [1e3]), HZ, starved_s=0.05)
+    run_loop(Ticker(16, 8, cost_s=0.004), Ticks(1, 60), hz=HZ, gate=calm, chunking=Chunking("async"))
+    assert "starved" not in calm.counts
+
+
+def test_a_policy_that_wants_to_exit_does_not_take_the_planner_with_it():
+    policy = Ticker(8, 4)
+    policy.act = lambda *_, **__: (_ for _ in ()).throw(SystemExit(3))
+    control = Control(policy, {"state": np.zeros((1, 1))}, 0, time.perf_counter, hz=HZ, chunking=Chunking("async", 4))
+    with pytest.raises(RuntimeError, match="the policy wanted to exit"):
+        control.next_action()
+    control.close()

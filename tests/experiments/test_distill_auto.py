@@ -17,7 +17,7 @@ from noisepilot.experiments.distill_auto import AutoDistill, _plans
 from noisepilot.experiments.distill_choice import Choice, Measured
 from noisepilot.experiments.ledger import Ledger
 from noisepilot.experiments.run_folder import RunFolder
-from noisepilot.experiments.smoothness import Seams, milliseconds
+from noisepilot.experiments.smoothness import SeamEnv, milliseconds
 from noisepilot.experiments.statistics import Interval
 from noisepilot.policies import load_policy
 
@@ -134,7 +134,7 @@ class Still:
 def test_jerk_is_that_of_windows_across_a_border_of_one_episode():
     policy = tiny(action_dim=1)
     env = Still()
-    seams = Seams(env, policy)
+    seams = SeamEnv(env, policy)
     seams.reset([0, 1])
     half = policy.normalizer.half_action.item()
     played = np.random.default_rng(0).normal(size=(2, 9))
@@ -146,11 +146,11 @@ def test_jerk_is_that_of_windows_across_a_border_of_one_episode():
     assert np.isnan(seams.jerk)  # no border yet
     play(1)
     third = np.abs(np.diff(played, 3))[:, :3]  # windows that begin at 0, 1, 2: all span the border between 2 and 3
-    assert seams.jerk == pytest.approx(third.mean() / half)
+    assert seams.jerk == pytest.approx(third.mean() / (2 * half))
     seams.reset([2], [1])  # what the other slot does next follows nothing
     play(2)
     both = [*third.ravel(), *np.abs(np.diff(played[0], 3))[3:6]]
-    assert seams.jerk == pytest.approx(np.mean(both) / half)
+    assert seams.jerk == pytest.approx(np.mean(both) / (2 * half))
     env.valid = torch.tensor([[True, False, False], [False] * 3])  # the first ends, the second idles
     before = seams.windows
     play(0)
