@@ -186,6 +186,8 @@ def read_bytes(path: str | Path) -> bytes:
     """
     try:
         return Path(path).read_bytes()
+    except IsADirectoryError:
+        raise PolicyError(f"{path} is a folder: give a file that `noisepilot export` wrote of it") from None
     except OSError as error:
         raise PolicyError(f"cannot read {path}: {error.strerror}") from None
 

@@ -293,6 +293,8 @@ def test_foreign_files(files, tmp_path):
     np.savez(tmp_path / "foreign.npz", a=np.zeros(3))
     with pytest.raises(PolicyError, match="not written by"):
         Exported.load(tmp_path / "foreign.npz")
+    with pytest.raises(PolicyError, match="is a folder: give a file that `noisepilot export` wrote of it"):
+        Exported.load(tmp_path)
     with pytest.raises(PolicyError, match="cannot read"):
         Exported.load(tmp_path / "absent.onnx")
 
