@@ -35,6 +35,7 @@ from .distill import Distill
 from .ema import average_of
 from .q_learning import QLearning, QState
 from .replay import Experience
+from .students import Regression
 from .td import chunk_return, td_loss
 
 Extract = Literal["chain", "one_call", "student", "one_step", "none"]
@@ -103,7 +104,7 @@ class DQL(QLearning):
                     f"the policy sees '{next(iter(policy.pictures))}', and a student beside it would not learn to see: "
                     "take a policy without pictures"
                 )
-            student = Distill(self.student).student(policy)
+            student = Distill(self.student, method=Regression(from_teacher=False)).student(policy)
             student = student.with_sampler(replace(student.config.sampler, clip_data=1.0))
         critic = self._critic(policy)
         target = average_of(critic)

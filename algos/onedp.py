@@ -56,7 +56,7 @@ class OneDP:
         if not isinstance(teacher.objective, Matching):
             kind = type(teacher.objective).__name__
             raise UserError(f"onedp needs a teacher that denoises, and this one was trained by {kind}: take regression")
-        return Regression().config(teacher, network)
+        return Regression(from_teacher=False).config(teacher, network)
 
     def begin(self, state: BCState, teacher: Policy) -> Matched:
         """The denoiser starts as the teacher's."""

@@ -63,16 +63,16 @@ class OnItsOwn:
 
 @dataclass(frozen=True)
 class Regression(OnItsOwn):
-    """Same-noise regression: one step predicts a(o, z) from z. Nothing is averaged over z, so every mode stays.
+    """Same-noise regression: one step predicts a(o, z) from z. Nothing is averaged over z, so every mode stays."""
 
-    The student of a flow is a flow too, so that it can start from its teacher's weights.
-    """
-
+    from_teacher: bool = True
+    """a flow's student with the same network is a flow too and starts from its weights; False: from fresh ones"""
     steps: ClassVar[int] = 1
 
     def config(self, teacher: PolicyConfig, network: Network) -> PolicyConfig:
         """One step of a network that predicts the data, or its way there."""
-        predicts = "velocity" if teacher.predicts == "velocity" else "data"
+        alike = teacher.predicts == "velocity" and network == teacher.network
+        predicts = "velocity" if self.from_teacher and alike else "data"
         return replace(
             straight(teacher, network, predicts), objective=Matching(), sampler=teacher.sampler.without_noise(1)
         )
