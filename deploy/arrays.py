@@ -53,7 +53,7 @@ def chain_arrays(policy: Policy) -> Arrays:
     for name in policy.spec.obs:
         center, half = center_half(policy, name)
         arrays[f"observation.{name}.center"] = center
-        arrays[f"observation.{name}.scale"] = np.divide(1, half, out=np.zeros_like(half), where=half > 0)
+        arrays[f"observation.{name}.scale"] = inverse(half)
     arrays["action.center"], arrays["action.half"] = center_half(policy, ACTION)
     arrays |= _network_arrays(policy.network, policy.embed_times(), "tuned")
     if policy.prefix is not None:
@@ -80,6 +80,11 @@ def center_half(policy: Scaled, name: str) -> tuple[np.ndarray, np.ndarray]:
     center = normalizer.denormalize(name, torch.zeros(shape, dtype=torch.float64))
     half = normalizer.denormalize(name, torch.ones(shape, dtype=torch.float64)) - center
     return center.float().numpy(), half.float().numpy()
+
+
+def inverse(half: np.ndarray) -> np.ndarray:
+    """What a normaliser multiplies by: 1 / half, 0 for what never changes."""
+    return np.divide(1, half, out=np.zeros_like(half), where=half > 0)
 
 
 def pack(arrays: Mapping[str, np.ndarray], metadata: str) -> bytes:

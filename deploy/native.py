@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..policies.action_prefix import ACTIONS, LENGTH
 from .cameras import Cameras
 from .graph import Exportable, traced
 from .runtime.policy import Policy
@@ -105,7 +106,8 @@ def from_bytes(content: bytes, name: str) -> Policy:
         except RuntimeError as error:
             reason = next(iter(str(error).strip().splitlines()), "")
             raise UserError(f"{name} cannot be played here ({reason}): export it on this machine") from None
-    names = [f"observation.{key}" for key in metadata["observations"]] + ["noise"]
+    prefix = (ACTIONS, LENGTH) if metadata["max_prefix"] else ()
+    names = [*(f"observation.{key}" for key in metadata["observations"]), *prefix, "noise"]
 
     @torch.no_grad()
     def run(feeds: dict[str, np.ndarray]) -> np.ndarray:

@@ -24,7 +24,7 @@ from ..policies.residual import Residual
 from ..policies.steered import Steered
 from ..policies.storage import SavedActor
 from ..spec import split_pictures
-from .arrays import center_half, pack
+from .arrays import center_half, inverse, pack
 from .cameras import Cameras
 from .parity import certify
 from .runtime.overlay import SCHEMA, Overlay
@@ -67,7 +67,7 @@ def export_overlay(
     _, flat = split_pictures(adapter.spec.obs)
     for name in flat:
         center, half = center_half(adapter, name)
-        arrays |= {f"observation.{name}.center": center, f"observation.{name}.scale": _inverse(half)}
+        arrays |= {f"observation.{name}.center": center, f"observation.{name}.scale": inverse(half)}
     facts |= {"schema": SCHEMA, "base": base.digest, "observations": list(flat)}
     facts |= {"provenance": dict(provenance), "evaluation": evaluation and dict(evaluation)}
     facts |= dict(history or {})
@@ -147,7 +147,7 @@ def _residual(adapter: Residual) -> tuple[Arrays, Facts]:
     squashed = isinstance(network, GaussianMLP)
     arrays = _layers(adapter.network.trunk, dim)  # the mean alone
     center, half = center_half(adapter, ACTION)
-    arrays |= {"action.center": center, "action.half": half, "action.scale": _inverse(half)}
+    arrays |= {"action.center": center, "action.half": half, "action.scale": inverse(half)}
     facts = {"overlay": "residual", "scale": adapter.config.scale, "obs_clip": adapter.config.obs_clip}
     return arrays, facts | {"squashed": squashed, **_shape_of(network)}
 
@@ -168,7 +168,3 @@ def _layers(trunk: nn.Module, outputs: int | None) -> Arrays:
     for i, norm in enumerate(m for m in trunk.modules() if isinstance(m, nn.LayerNorm)):
         arrays |= {f"norms.{i}.weight": norm.weight.numpy(), f"norms.{i}.bias": norm.bias.numpy()}
     return arrays
-
-
-def _inverse(half: np.ndarray) -> np.ndarray:
-    return np.divide(1, half, out=np.zeros_like(half), where=half > 0)

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from noisepilot.deploy import native
@@ -12,6 +13,7 @@ from noisepilot.policies import save_policy
 from noisepilot.spec import ArraySpec
 
 from ..deploy.test_export import difference
+from ..deploy.test_prefix import knowing
 from ..deploy.toys import make_policy
 
 ENV = "InvertedPendulum-v5"
@@ -29,6 +31,15 @@ def test_parity(tmp_path):
     (tmp_path / "half.pt2").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"half.pt2 was not written by .* or is damaged"):
         native.load(tmp_path / "half.pt2", trust=True)
+
+
+def test_committed_actions(tmp_path):
+    exported = native.load(export(knowing("flow1"), tmp_path / "p.pt2", provenance={}), trust=True)
+    assert exported.spec.max_prefix == 2
+    assert exported.verify().holds  # the certificate was made with prefixes of all lengths
+    obs = {name: np.zeros(array["shape"]) for name, array in exported.spec.observations.items()}
+    committed = np.array([[0.1, 0.2]], np.float32)
+    assert np.abs(exported.act(obs, prefix=committed)[:1] - committed).max() < 1e-5
 
 
 def test_verbs(tmp_path, capsys):
